@@ -1,0 +1,22 @@
+"""
+What a page imports. See ``conformance/README.md`` for how to read and how to write one.
+"""
+
+from conformance._suite.catalogue import check
+from conformance._suite.model import Defect, Level, Requirement, Scope, Unknown
+from conformance._suite.observation import Observation
+from conformance._suite.versions import Containerd, Kubernetes
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Containerd",
+    "Defect",
+    "Kubernetes",
+    "Level",
+    "Observation",
+    "Requirement",
+    "Scope",
+    "Unknown",
+    "check",
+]
