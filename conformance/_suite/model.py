@@ -162,14 +162,14 @@ class Check:
 
     requirement: Requirement
     reads: tuple[str, ...]
-    function: Callable[[Observation], None]
+    function: Callable[[Observation], str | None]
 
     @property
     def name(self) -> str:
         """
         The function's name, as pytest shows it.
         """
-        return self.function.__name__
+        return str(getattr(self.function, "__name__", self.function))
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class Bound(Protocol):
     One end of a range: what it is called, and whether given facts reach it.
     """
 
-    def reached_by(self, facts: NodeFacts | ClusterFacts) -> bool: ...  # noqa: D102
+    def reached_by(self, facts: NodeFacts | ClusterFacts) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)

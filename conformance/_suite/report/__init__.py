@@ -1,0 +1,43 @@
+"""
+What a run leaves behind: ``verdict.json``, and every other report made from the same values.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from conformance._suite.report import junit, summary, verdict
+from conformance._suite.report.allure import complete, generate
+from conformance._suite.report.wording import headline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conformance._suite.report.verdict import Run
+
+
+def write_all(run: Run, say: Callable[[str], None]) -> None:
+    """
+    Write every report into ``run.out``: ``verdict.json`` first, then ``junit.xml``, ``summary.md``,
+    ``allure-results/`` and ``allure-report/index.html``.
+
+    Each fails alone, with one line; the claim and the exit code do not depend on any of them.
+    """
+    outputs: tuple[tuple[str, Callable[[], object]], ...] = (
+        (verdict.NAME, lambda: verdict.write(run)),
+        (junit.NAME, lambda: junit.write(run)),
+        (summary.NAME, lambda: summary.write(run)),
+        ("allure-report", lambda: _allure(run, say)),
+    )
+    for name, output in outputs:
+        try:
+            output()
+        except Exception as error:  # noqa: BLE001 - one report that cannot be written must not take the others along
+            say(f"{name} could not be written: {type(error).__name__}: {error}")
+
+
+def _allure(run: Run, say: Callable[[str], None]) -> None:
+    results, page = run.out / "allure-results", run.out / "allure-report" / "index.html"
+    complete(results, run)
+    about_all = (run.out / summary.NAME, run.out / verdict.NAME)
+    generate(results, page, f"HostProcess conformance — {headline(run)}", say, about_all)

@@ -1,0 +1,393 @@
+"""
+The command line: owns the flags, the manual, progress and exit codes. nox only calls it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import io
+import os
+import secrets
+import signal
+import sys
+import threading
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+import conformance
+from conformance._suite import catalogue, evidence, plugin, preflight, verdict, workload
+from conformance._suite.cluster import Cluster, find_kubeconfig, require_kubeconfig_target
+from conformance._suite.display import Display
+from conformance._suite.model import Claim, SuiteError, TargetError, UsageError
+from conformance._suite.observe import Engine, Plan
+from conformance._suite.report import write_all
+from conformance._suite.report.verdict import Run, Selection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from conformance._suite.model import NodeFacts
+    from infra.target import Target
+
+TARGETS = ("simulated", "existing", "aks", "kind")
+DEFAULT_NODES = "1.6=1,2.3=1"
+_ROOT = Path(conformance.__file__).parent
+
+_MANUAL = """\
+Judges whether Windows nodes keep what Kubernetes, containerd and AKS document about HostProcess containers.
+
+Other commands: `judge FOLDER` judges kept evidence again, without a cluster; `up` leaves an embedded cluster running
+and prints its kubeconfig, `down` takes it away; `catalogue` writes conformance/catalogue.md and .json.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, "see --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    codes = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in verdict.EXIT_MEANING.items())
+    parser = _Parser(
+        prog="nox -s conformance --",
+        description=_MANUAL,
+        epilog=f"exit codes:\n{codes}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=conformance.__version__)
+    parser.add_argument(
+        "--target", default="simulated", help="simulated (default: a real control plane with simulated Windows nodes) "
+        "or existing (the cluster that a kubeconfig names)",
+    )  # fmt: skip
+    parser.add_argument(
+        "-k", dest="expression", help="judge only the checks whose names match, as in pytest; at best partial"
+    )
+    parser.add_argument("-n", dest="workers", type=int, default=0, help="judge in this many processes (pytest-xdist)")
+    parser.add_argument("--out", type=Path, help="the folder for evidence and reports (default: artifacts/<time>-<id>)")
+    parser.add_argument("--time-scale", type=float, default=1.0, help="multiply every deadline, for slow nodes")
+    parser.add_argument("--image", default=workload.BASE_IMAGE, help="the HostProcess base image, when it is mirrored")
+    existing = parser.add_argument_group("an existing cluster (--target existing)")
+    existing.add_argument("--kubeconfig", type=Path, help="default: KUBECONFIG, ~/.kube/config, the pod's own account")
+    existing.add_argument("--context", help="the context in the kubeconfig (default: its current one)")
+    existing.add_argument("--node", action="append", default=[], help="test only this node (repeatable)")
+    existing.add_argument("--node-selector", default="", help="test only nodes with these labels")
+    embedded = parser.add_argument_group("the embedded cluster (--target simulated)")
+    _add_embedded(embedded)
+    embedded.add_argument("--sim-defect", action="append", default=[], metavar="NAME[@NODE]",
+                          help="switch a named defect on, on every node it can be on or on one (repeatable)")  # fmt: skip
+    return parser
+
+
+def _add_embedded(group: Any) -> None:
+    group.add_argument("--sim-nodes", default=DEFAULT_NODES, metavar="ERA=COUNT,…",
+                       help=f"simulated nodes by containerd era (default: {DEFAULT_NODES})")  # fmt: skip
+    group.add_argument("--control-plane-bin", type=Path, metavar="DIR", help="kube-apiserver, kube-controller-manager, "
+                       "kube-scheduler and etcd are in this folder")  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run one command and return its exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # SIGTERM ends a run as Ctrl-C does: cleaned up, with its evidence.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    _watch_parent()
+    commands = {"judge": _judge, "up": _up, "down": _down, "catalogue": _catalogue}
+    try:
+        if given and given[0] in commands:
+            return commands[given[0]](given[1:])
+        return _conformance(given)
+    except SuiteError as error:
+        print(f"conformance: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("conformance: interrupted", file=sys.stderr)
+        return verdict.EXIT_INTERRUPTED
+
+
+def _watch_parent() -> None:
+    """
+    When nox is killed nobody waits for this run any more: end it as Ctrl-C would.
+    """
+    parent = os.environ.get("HOSTPROCESS_CONFORMANCE_PARENT")
+    if not parent or int(parent) != os.getppid():
+        return
+
+    def watch() -> None:
+        pause = threading.Event()
+        while os.getppid() == int(parent):
+            pause.wait(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+# -- commands
+
+
+def _conformance(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    if options.target not in TARGETS:
+        raise UsageError(f"unknown target {options.target!r}", f"one of {', '.join(TARGETS)}")
+    require_kubeconfig_target(options.target)
+    if options.time_scale <= 0:
+        raise UsageError("--time-scale must be more than 0")
+    if options.workers < 0:
+        raise UsageError("-n must not be negative")
+    _refuse_foreign_options(options)
+    started = datetime.now(UTC)
+    display = Display()
+    with _target(options, display.say) as target:
+        run_id = secrets.token_hex(4)
+        cluster, nodes = asyncio.run(_look(target, options))
+        out = _output_folder(options.out, f"{started:%Y%m%dT%H%M%SZ}-{run_id}")
+        judging = plugin.Judging(out.resolve(), run_id, cluster, nodes)
+        evidence.write_json(out / "run.json", {
+            "suite": conformance.__version__, "started": started.isoformat(), "judging": judging.to_json(),
+            "expression": options.expression, "defects": options.sim_defect, "image": options.image,
+        })  # fmt: skip
+        display.header(cluster, nodes, out)
+
+        def observe(workloads: set[str]) -> None:
+            plan = Plan(run_id, out, cluster, nodes, tuple(workload.load(name) for name in sorted(workloads)),
+                        options.image, options.time_scale)  # fmt: skip
+            asyncio.run(_observe(target, plan, display))
+
+        return _judge_and_report(judging, observe, options.expression, options.workers, started, display,
+                                 defects=tuple(options.sim_defect))  # fmt: skip
+
+
+def _refuse_foreign_options(options: argparse.Namespace) -> None:
+    defaults = _parser().parse_args([])
+    foreign = {
+        "existing": ("sim_nodes", "sim_defect", "control_plane_bin"),
+        "simulated": ("kubeconfig", "context"),
+    }[options.target]
+    for name in foreign:
+        if getattr(options, name) != getattr(defaults, name):
+            raise UsageError(f"--{name.replace('_', '-')} means nothing with --target {options.target}", "see --help")
+
+
+@contextlib.contextmanager
+def _target(options: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Target]:
+    from infra.target import Target  # noqa: PLC0415 - the kernel knows targets only here
+
+    if options.target == "existing":
+        path = find_kubeconfig(options.kubeconfig)
+        yield Target("existing", path, options.context, simulated=False)
+        return
+    from infra.simulated.cluster import SimulatedCluster, parse_nodes  # noqa: PLC0415
+    from infra.simulated.defects import switch_on  # noqa: PLC0415
+
+    nodes, defect = switch_on(parse_nodes(options.sim_nodes), options.sim_defect)
+    cluster = SimulatedCluster(nodes, say, options.control_plane_bin, [defect] if defect else [])
+    with cluster as target:
+        yield replace(target, kubeconfig=cluster.kubeconfig_for(defect)) if defect else target
+
+
+async def _look(target: Target, options: argparse.Namespace) -> tuple[Any, tuple[NodeFacts, ...]]:
+    async with await Cluster.connect(target.kubeconfig, target.context) as cluster:
+        return await preflight.look(
+            cluster, target.name, simulated=target.simulated, names=options.node, selector=options.node_selector
+        )
+
+
+async def _observe(target: Target, plan: Plan, display: Display) -> None:
+    async with await Cluster.connect(target.kubeconfig, target.context) as cluster:
+        engine = Engine(cluster, plan, display.progress)
+        try:
+            await engine.observe()
+        finally:
+            display.progress_ended()
+            for left in engine.left_behind:
+                display.say(f"left behind: {left}")
+
+
+def _output_folder(given: Path | None, name: str) -> Path:
+    try:
+        if given is None:
+            return evidence.free_name(Path("artifacts"), name)
+        if given.exists() and any(given.iterdir()):
+            raise UsageError(f"{given} is not empty", "name a new folder with --out")
+        given.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the output folder cannot be made: {error}", "name another one with --out") from error
+    return given
+
+
+def _judge(arguments: Sequence[str]) -> int:
+    parser = _Parser(prog="nox -s judge --", description="Judge kept evidence again, without a cluster.")
+    parser.add_argument("folder", type=Path, help="an output folder of an earlier run")
+    parser.add_argument("--out", type=Path, help="where the new reports go (default: FOLDER/judged-<time>)")
+    options = parser.parse_args(arguments)
+    import json  # noqa: PLC0415
+
+    try:
+        kept = json.loads((options.folder / "run.json").read_text(encoding="utf-8"))
+        judging = plugin.Judging.from_json(kept["judging"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{options.folder} is not the output folder of a run: {error!r}") from error
+    started = datetime.now(UTC)
+    out = _output_folder(options.out or options.folder / f"judged-{started:%Y%m%dT%H%M%SZ}", "")
+    rejudged = plugin.Judging(
+        options.folder.resolve(), judging.run_id, judging.cluster, judging.nodes, same_digest=False
+    )
+    return _judge_and_report(rejudged, None, kept.get("expression"), 0, started, Display(),
+                             defects=tuple(kept.get("defects", ())), reports=out)  # fmt: skip
+
+
+def _catalogue(arguments: Sequence[str]) -> int:
+    import json  # noqa: PLC0415
+
+    parser = _Parser(prog="nox -s catalogue --", description="Write the flat catalogue, or verify it.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when it is not up to date")
+    options = parser.parse_args(arguments)
+    pages = catalogue.load()
+    texts = {
+        _ROOT / "catalogue.md": catalogue.markdown(pages),
+        _ROOT / "catalogue.json": json.dumps(pages.entries(), indent=1, ensure_ascii=False) + "\n",
+    }
+    stale = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    for path in stale:
+        if options.check:
+            print(f"conformance: {path.name} is not up to date — run `nox -s catalogue`", file=sys.stderr)
+        else:
+            path.write_text(texts[path], encoding="utf-8")
+            print(f"wrote {path.name}")
+    return 1 if stale and options.check else 0
+
+
+def _up(arguments: Sequence[str]) -> int:
+    from infra.simulated import cluster  # noqa: PLC0415
+
+    parser = _Parser(prog="nox -s up --", description="Leave an embedded cluster running; `nox -s down` takes it away.")
+    _add_embedded(parser)
+    options = parser.parse_args(arguments)
+    display = Display()
+    kubeconfig = cluster.up(cluster.parse_nodes(options.sim_nodes), display.say, options.control_plane_bin)
+    print(f"export KUBECONFIG={kubeconfig}")
+    return 0
+
+
+def _down(arguments: Sequence[str]) -> int:
+    from infra.simulated import cluster  # noqa: PLC0415
+
+    _Parser(prog="nox -s down --", description="Take away the cluster that `nox -s up` left.").parse_args(arguments)
+    cluster.down(Display().say)
+    return 0
+
+
+# -- judging
+
+
+@dataclass(slots=True)
+class _Outcome:
+    code: int
+    complaint: str
+
+
+def _run_pytest(
+    controller: plugin.Controller, expression: str | None, workers: int, log: Path, allure: Path
+) -> _Outcome:
+    arguments = [
+        str(_ROOT), f"--rootdir={_ROOT.parent}", "-c", os.devnull, "--import-mode=importlib", "-s",
+        "-p", "conformance._suite.plugin", "-p", "no:cacheprovider", f"--alluredir={allure}",
+    ]  # fmt: skip
+    if expression:
+        arguments += ["-k", expression]
+    if workers:
+        arguments += ["-n", str(workers)]
+    complaint = io.StringIO()
+    controller_name = "conformance-controller"
+
+    class _Register:
+        """
+        Registers the controller under its name before any other hook runs.
+        """
+
+        @staticmethod
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_configure(config: pytest.Config) -> None:
+            config.pluginmanager.register(controller, controller_name)
+
+    # What pytest itself prints goes to a log: the terminal is for progress and for the verdict.
+    with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+        with contextlib.redirect_stderr(complaint):
+            code = int(pytest.main(arguments, plugins=[_Register()]))
+        file.write(complaint.getvalue())
+    return _Outcome(code, complaint.getvalue())
+
+
+def _judge_and_report(
+    judging: plugin.Judging,
+    observe: Callable[[set[str]], None] | None,
+    expression: str | None,
+    workers: int,
+    started: datetime,
+    display: Display,
+    *,
+    defects: tuple[str, ...],
+    reports: Path | None = None,
+) -> int:
+    controller = plugin.Controller(judging, observe)
+    out = reports or judging.out
+    outcome = _run_pytest(controller, expression, workers, out / "pytest.log", out / "allure-results")
+    if controller.trouble is not None:
+        raise controller.trouble
+    if outcome.code == pytest.ExitCode.USAGE_ERROR:
+        raise UsageError(plugin.usage_message(outcome.complaint), "see --help")
+    if outcome.code == pytest.ExitCode.NO_TESTS_COLLECTED:
+        raise UsageError(f"-k {expression!r} matches no check", "names are listed in conformance/catalogue.md")
+    interrupted = outcome.code == pytest.ExitCode.INTERRUPTED
+    if outcome.code == pytest.ExitCode.INTERNAL_ERROR and not controller.results:
+        raise TargetError("the suite broke while judging", f"this is a bug in the suite; see {out / 'pytest.log'}")
+    results = controller.complete()
+    full = expression is None and not interrupted
+    claimed = verdict.claim(results, [node.name for node in judging.nodes], full=full)
+    code = verdict.EXIT_INTERRUPTED if interrupted else verdict.EXIT_CODES[claimed]
+    run = Run(
+        suite_version=conformance.__version__,
+        catalogue_digest=plugin.pages().digest(),
+        run_id=judging.run_id,
+        started=started,
+        ended=datetime.now(UTC),
+        cluster=judging.cluster,
+        nodes=judging.nodes,
+        node_subjects=_subjects(judging),
+        selection=Selection(full=full, expression=expression),
+        claim=Claim(claimed),
+        exit_code=code,
+        results=tuple(results),
+        defects=defects,
+        requirements=plugin.pages().requirements,
+        out=out,
+    )
+    write_all(run, display.say)
+    display.verdict(run)
+    return code
+
+
+def _subjects(judging: plugin.Judging) -> dict[str, dict[str, Any]]:
+    """
+    What the facts workload read on each node: shim, digests, build. Missing where it was not observed.
+    """
+    subjects = {}
+    for node in judging.nodes:
+        with contextlib.suppress(SuiteError):
+            owner = {"name": node.name, "uid": node.uid}
+            facts = evidence.load(judging.out, workload.load("node-facts"), owner, judging.run_id, same_digest=False)
+            (probe,) = facts.data["steps"][0]["probe"].values()
+            subjects[node.name] = dict(probe or {})
+    return subjects
+
+
+if __name__ == "__main__":
+    sys.exit(main())

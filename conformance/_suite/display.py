@@ -1,0 +1,86 @@
+"""
+What the user sees while a run goes on: live where there is a terminal, plain lines where there is none.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from conformance._suite.report import terminal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.status import Status
+
+    from conformance._suite.model import ClusterFacts, NodeFacts
+    from conformance._suite.observe import Progress
+    from conformance._suite.report.verdict import Run
+
+PLAIN_SECONDS = 5
+"""How often progress is told where it cannot be shown in place."""
+
+
+class Display:
+    """
+    The terminal of one run.
+    """
+
+    def __init__(self) -> None:
+        # The real standard output: pytest's own is sent to a log while it runs.
+        self._console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+        self._status: Status | None = None
+        self._told = 0.0
+
+    def say(self, line: str) -> None:
+        """
+        Print one line.
+        """
+        self._console.print(line, markup=False)
+
+    def header(self, cluster: ClusterFacts, nodes: tuple[NodeFacts, ...], out: Path) -> None:
+        """
+        Say what is tested, before it is.
+        """
+        label = " (simulated)" if cluster.simulated else ""
+        self.say(f"target {cluster.target}{label}: Kubernetes {cluster.server_version}, {len(nodes)} Windows nodes")
+        for node in nodes:
+            self.say(f"  {node.name}: {node.container_runtime}, {node.os_image} {node.kernel}, kubelet {node.kubelet}")
+        self.say(f"evidence and reports: {out}")
+
+    def progress(self, progress: Progress) -> None:
+        """
+        Show how far the observation is.
+        """
+        text = f"observing: {progress.done} of {progress.total} steps"
+        if progress.awaited:
+            first = [f"{name}: {what}" for name, what in list(progress.awaited.items())[:2]]
+            more = len(progress.awaited) - len(first)
+            text += f"; awaited: {', '.join(first)}" + (f" and {more} more" if more > 0 else "")
+        if self._console.is_terminal:
+            if self._status is None:
+                self._status = self._console.status(text)
+                self._status.start()
+            self._status.update(text)
+        elif time.monotonic() - self._told >= PLAIN_SECONDS:
+            self._told = time.monotonic()
+            self.say(text)
+
+    def progress_ended(self) -> None:
+        """
+        Take the live line away.
+        """
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+        self._told = 0.0
+
+    def verdict(self, run: Run) -> None:
+        """
+        The table, what failed, what is not proven, and the claim last.
+        """
+        terminal.table(run, self._console)

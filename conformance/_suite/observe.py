@@ -1,0 +1,782 @@
+"""
+The engine: puts all workloads on all nodes at once, follows them by one watch a namespace, writes evidence as it
+arrives, and takes everything away again. It never judges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from conformance._suite import evidence
+from conformance._suite.cluster import RefusedError, Watched, keep_watching
+from conformance._suite.model import Scope, TargetError, Unknown
+from conformance._suite.waiting import TryAgainError, persistently
+from conformance._suite.workload import BASE_IMAGE, bootstrap_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from conformance._suite.cluster import Cluster
+    from conformance._suite.model import ClusterFacts, NodeFacts
+    from conformance._suite.workload import Step, Workload
+
+RUN_LABEL = "hostprocess-conformance/run"
+ENFORCE_LABEL = "pod-security.kubernetes.io/enforce"
+_COLLECTIONS = {"Pod": "pods", "ConfigMap": "configmaps", "Secret": "secrets", "ServiceAccount": "serviceaccounts"}
+
+CLEAN_UP_SECONDS = 120
+"""How long pods and namespaces may take to go; not normative, a node that hangs must not hang the run."""
+TIDY_SECONDS = 60
+"""How long the steps that put the host back may take after an interruption."""
+IMAGE_SECONDS = 60
+"""For how long an image that cannot be pulled is tried before the kubelet is believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    What one run observes. ``time_scale`` multiplies every deadline.
+    """
+
+    run_id: str
+    out: Path
+    cluster: ClusterFacts
+    nodes: tuple[NodeFacts, ...]
+    workloads: tuple[Workload, ...]
+    image: str = BASE_IMAGE
+    time_scale: float = 1.0
+
+
+@dataclass(slots=True)
+class Progress:
+    """
+    How far the observation is: steps met or given up, of how many, and what is still awaited.
+    """
+
+    total: int = 0
+    done: int = 0
+    awaited: dict[str, str] = field(default_factory=dict)
+    """What is awaited, by the name of the piece of work."""
+
+
+class _Deadline(Exception):  # noqa: N818 - an outcome, not a mistake
+    pass
+
+
+class _Trouble(Exception):  # noqa: N818 - an outcome, not a mistake
+    """
+    A step cannot be completed. ``code`` and the text go into the evidence.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def now() -> str:
+    """
+    The time in UTC, ISO 8601 with milliseconds.
+    """
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class _Seen:
+    """
+    Pods and events as the watches saw them, and a bell for whoever waits for a change.
+    """
+
+    def __init__(self) -> None:
+        self.pods: dict[str, dict[str, Any]] = {}
+        self.events: dict[str, dict[str, Any]] = {}
+        self._bells: dict[tuple[str, str], asyncio.Event] = {}
+
+    def bell(self, owner: str, node: str) -> asyncio.Event:
+        """
+        The bell that rings for changes of the pods of one owner (or the pod of that name) on one node.
+        """
+        return self._bells.setdefault((owner, node), asyncio.Event())
+
+    def pod_changed(self, kind: str, pod: dict[str, Any]) -> None:
+        uid = pod["metadata"]["uid"]
+        if kind == "DELETED":
+            self.pods.pop(uid, None)
+        else:
+            self.pods[uid] = pod
+        self._ring(_owner(pod), pod["spec"].get("nodeName", ""))
+
+    def event_changed(self, kind: str, event: dict[str, Any]) -> None:
+        if kind != "DELETED":
+            self.events[event["metadata"]["uid"]] = event
+        name = event["involvedObject"].get("name", "")
+        for owner, node in self._bells:
+            if owner == name:
+                self._ring(owner, node)
+
+    def _ring(self, owner: str, node: str) -> None:
+        for key in ((owner, node), (owner, "")):
+            if key in self._bells:
+                self._bells[key].set()
+
+    def pods_of(self, owner: str, node: str) -> list[dict[str, Any]]:
+        """
+        The pods of an owner on a node that are not on their way out, newest first.
+        """
+        found = [
+            pod
+            for pod in self.pods.values()
+            if _owner(pod) == owner and (not node or pod["spec"].get("nodeName") in {node, None})
+        ]
+        found.sort(key=lambda pod: ("deletionTimestamp" in pod["metadata"], pod["metadata"]["name"]))
+        return found
+
+    def events_of(self, names: set[str]) -> list[dict[str, Any]]:
+        """
+        The events about objects of these names, oldest first, reduced to what evidence needs.
+        """
+        found = [event for event in self.events.values() if event["involvedObject"].get("name") in names]
+        found.sort(key=lambda event: event["metadata"]["creationTimestamp"])
+        return [
+            {
+                "type": event.get("type"),
+                "reason": event.get("reason"),
+                "message": event.get("message"),
+                "object": f"{event['involvedObject'].get('kind')}/{event['involvedObject'].get('name')}",
+                "count": event.get("count") or 1,
+            }
+            for event in found
+        ]
+
+
+def _owner(pod: Mapping[str, Any]) -> str:
+    owners = pod["metadata"].get("ownerReferences") or ()
+    return str(owners[0]["name"] if owners else pod["metadata"]["name"])
+
+
+@dataclass(slots=True)
+class _Work:
+    """
+    One workload on one node (or on the cluster), and its evidence as it grows.
+    """
+
+    workload: Workload
+    node: NodeFacts | None
+    nonce: str = field(default_factory=lambda: secrets.token_hex(4))
+    record: dict[str, Any] = field(default_factory=dict)
+    key: tuple[str, str] = ("", "")
+    """Whose pods the current step waits for: their owner (or name) and node."""
+
+    @property
+    def label(self) -> str:
+        """
+        What a person calls it.
+        """
+        return f"{self.workload.name} on {self.node.name if self.node else 'the API server'}"
+
+
+class Engine:
+    """
+    Observes a plan on a cluster. ``report`` is called whenever the progress changes.
+    """
+
+    def __init__(self, cluster: Cluster, plan: Plan, report: Callable[[Progress], None]) -> None:
+        self._cluster = cluster
+        self._plan = plan
+        self._report = report
+        self._progress = Progress()
+        self._seen = _Seen()
+        self._shared: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
+        name = f"hpc-{plan.run_id}"
+        self.namespaces = {"main": name, "baseline": f"{name}-baseline", "restricted": f"{name}-restricted"}
+        self.left_behind: list[str] = []
+
+    async def observe(self) -> None:
+        """
+        Observe everything, then clean up; clean up as well when cancelled or in trouble. Raises TargetError when the
+        namespaces cannot be made or watched.
+        """
+        work = [
+            _Work(workload, node)
+            for workload in self._plan.workloads
+            for node in (self._plan.nodes if workload.scope is Scope.NODE else (None,))
+        ]
+        self._progress.total = sum(len(one.workload.steps) for one in work)
+        needed = {"main"} | (
+            {"baseline", "restricted"} if any(w.scope is Scope.CLUSTER for w in self._plan.workloads) else set()
+        )
+        watches: list[asyncio.Task[None]] = []
+        created: list[str] = []
+        try:
+            for key in sorted(needed):
+                created.append(self.namespaces[key])
+                await self._create_namespace(key)
+            for namespace in created:
+                watches += await self._start_watches(namespace)
+            await self._run_all(work, watches)
+        finally:
+            await self._clean_up(created)
+            for watch in watches:
+                watch.cancel()
+            await asyncio.gather(*watches, return_exceptions=True)
+
+    async def _run_all(self, work: list[_Work], watches: list[asyncio.Task[None]]) -> None:
+        running = asyncio.gather(*(self._run(one) for one in work))
+        broken = asyncio.create_task(_first(watches))
+        try:
+            either: list[asyncio.Future[Any]] = [running, broken]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                # A watch only ends when it is refused; nothing can be observed without it.
+                error = await broken
+                raise TargetError(
+                    f"the watch was refused: {error}", "the suite needs the right to watch pods and events"
+                )
+            await running
+        finally:
+            broken.cancel()
+            running.cancel()
+            # Cancelled work still puts the host back; wait for it.
+            await asyncio.gather(running, broken, return_exceptions=True)
+
+    async def _create_namespace(self, key: str) -> None:
+        level = "privileged" if key == "main" else key
+        labels = {RUN_LABEL: self._plan.run_id, ENFORCE_LABEL: level}
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespaces[key], "labels": labels}}
+        try:
+            await self._cluster.must("POST", "/api/v1/namespaces", body)
+        except RefusedError as error:
+            raise TargetError(
+                f"namespace {self.namespaces[key]} was refused: {error.answer.message}",
+                "the suite needs the right to create and delete namespaces",
+            ) from error
+
+        async def account_made() -> None:
+            # Without it admission refuses every pod.
+            path = f"/api/v1/namespaces/{self.namespaces[key]}/serviceaccounts/default"
+            if (await self._cluster.request("GET", path)).code == 404:
+                raise TryAgainError("the namespace has no default service account")
+
+        try:
+            await persistently(account_made, CLEAN_UP_SECONDS)
+        except TryAgainError as error:
+            raise TargetError(str(error), "is the controller manager running?") from error
+
+    async def _start_watches(self, namespace: str) -> list[asyncio.Task[None]]:
+        tasks = []
+        for collection, changed in (("pods", self._seen.pod_changed), ("events", self._seen.event_changed)):
+            watched = Watched(f"/api/v1/namespaces/{namespace}/{collection}", changed)
+            task = asyncio.create_task(keep_watching(self._cluster, watched))
+            listed = asyncio.create_task(watched.listed.wait())
+            await asyncio.wait({task, listed}, return_when=asyncio.FIRST_COMPLETED)
+            listed.cancel()
+            tasks.append(task)
+        return tasks
+
+    # -- one workload
+
+    async def _run(self, work: _Work) -> None:
+        parameters = {
+            "nonce": work.nonce,
+            "markers": {name: secrets.token_hex(16) for name in work.workload.markers},
+            "namespace": self.namespaces["main"],
+            "namespaces": {key: self.namespaces[key] for key in ("baseline", "restricted")},
+        }
+        work.record = {
+            "schema": evidence.SCHEMA,
+            "runId": self._plan.run_id,
+            "simulated": self._plan.cluster.simulated,
+            "workload": work.workload.name,
+            "workloadDigest": work.workload.digest,
+            "scope": str(work.workload.scope),
+            "node": {"name": work.node.name, "uid": work.node.uid} if work.node else None,
+            "started": now(),
+            "ended": None,
+            "parameters": parameters,
+            "steps": [],
+        }
+        lost: BaseException | None = None
+        try:
+            for step in work.workload.steps:
+                if lost is not None and not step.always:
+                    self._progress.done += 1
+                    continue
+                try:
+                    await self._step(work, step)
+                except _Trouble as error:
+                    lost = error
+                except asyncio.CancelledError as error:
+                    lost = error
+                    _continue_after_cancel()
+                    if not work.record["steps"]:
+                        break
+        finally:
+            work.record["ended"] = now()
+            path = self._plan.out / evidence.relative_path(work.workload.name, work.node.name if work.node else None)
+            evidence.write_json(path, work.record)
+            self._progress.awaited.pop(work.label, None)
+            self._report(self._progress)
+        if isinstance(lost, asyncio.CancelledError):
+            raise lost
+
+    async def _step(self, work: _Work, step: Step) -> None:
+        record: dict[str, Any] = {
+            "name": step.name,
+            "until": step.until,
+            "met": False,
+            "trouble": None,
+            "started": now(),
+            "ended": None,
+            "sent": [],
+            "api": [],
+            "kubernetes": {"pod": None, "object": None, "events": [], "logs": {}},
+            "probe": dict.fromkeys(step.probes),
+            "probeTrouble": {},
+        }
+        work.record["steps"].append(record)
+        self._progress.awaited[work.label] = f"{step.name} until {step.until}"
+        self._report(self._progress)
+        limit = step.deadline * self._plan.time_scale
+        try:
+            async with asyncio.timeout(limit):
+                await self._carry_out(work, step, record)
+            record["met"] = True
+        except TimeoutError:
+            message = f"not {step.until} within {limit:g} s: {self._state_of(work)}"
+            record["trouble"] = {"code": "deadline", "message": message}
+            raise _Trouble("deadline", message) from None
+        except _Trouble as error:
+            record["trouble"] = {"code": error.code, "message": str(error)}
+            raise
+        except (TargetError, RefusedError) as error:
+            record["trouble"] = {"code": "no-answer", "message": str(error)}
+            raise _Trouble("no-answer", str(error)) from error
+        except asyncio.CancelledError:
+            record["trouble"] = {"code": "interrupted", "message": "the run was interrupted"}
+            raise
+        finally:
+            record["ended"] = now()
+            self._progress.done += 1
+            self._report(self._progress)
+
+    def _state_of(self, work: _Work) -> str:
+        """
+        What is known about a pod that did not get where it should, in one line.
+        """
+        owner, node = work.key
+        pods = self._seen.pods_of(owner, node)
+        events = self._seen.events_of({owner, *(pod["metadata"]["name"] for pod in pods)})
+        last = next(
+            (f"; {event['reason']}: {event['message']}" for event in reversed(events) if event["type"] == "Warning"), ""
+        )
+        if not pods:
+            return f"no pod was seen{last}"
+        status = pods[0].get("status", {})
+        waiting = [
+            f"{one['name']} {kind} {detail.get('reason') or ''}".strip()
+            for one in [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+            for kind, detail in (one.get("state") or {}).items()
+        ]
+        return f"phase {status.get('phase')}, {', '.join(waiting) or 'no container status'}{last}"
+
+    async def _carry_out(self, work: _Work, step: Step, record: dict[str, Any]) -> None:
+        placeholders = self._placeholders(work)
+        if step.requests is not None:
+            for request in work.workload.requests(step, placeholders):
+                record["api"].append(await self._send_request(request))
+            return
+        documents = work.workload.manifests(step, placeholders)
+        for document in documents:
+            self._prepare(document, work, step)
+        if step.shared:
+            task = self._shared.get(work.workload.name)
+            if task is None:
+                task = asyncio.create_task(self._create(documents, step))
+                self._shared[work.workload.name] = task
+            record["api"] = await asyncio.shield(task)
+        else:
+            record["api"] = await self._create(documents, step)
+        record["sent"] = documents
+        if refused := [answer for answer in record["api"] if answer["code"] not in {200, 201}]:
+            raise _Trouble("refused-by-api", f"{refused[0]['request']}: {refused[0]['code']} {refused[0]['message']}")
+        subject = documents[-1]
+        owner, node = subject["metadata"]["name"], work.node.name if work.node else ""
+        work.key = (owner, node)
+        try:
+            logs = await self._await(step, owner, node)
+        finally:
+            self._snapshot(record, owner, node)
+        await self._read_logs(step, record, logs)
+        if step.proxy:
+            record["api"].append(await self._ask_through_proxy(step, record))
+        self._snapshot(record, owner, node, keep=True)
+        if step.delete_after:
+            await self._delete_pod(owner, node)
+
+    def _placeholders(self, work: _Work) -> dict[str, str]:
+        parameters = work.record["parameters"]
+        return {
+            "run": self._plan.run_id,
+            "nonce": work.nonce,
+            "namespace": self.namespaces["main"],
+            "node": work.node.name if work.node else "",
+            "image": self._plan.image,
+            **{f"marker.{name}": text for name, text in parameters["markers"].items()},
+        }
+
+    def _prepare(self, document: dict[str, Any], work: _Work, step: Step) -> None:
+        """
+        Give a manifest its namespace, its place, and the probe. A documented sample keeps every other field.
+        """
+        metadata = document.setdefault("metadata", {})
+        metadata["namespace"] = self.namespaces[step.namespace]
+        name = metadata.get("name") or f"{work.workload.name}-{step.name}"
+        # One name for one object: what is not shared carries the nonce of its node.
+        metadata["name"] = name if step.shared or work.nonce in name else f"{name}-{work.nonce}"
+        metadata.setdefault("labels", {})[RUN_LABEL] = self._plan.run_id
+        if document["kind"] not in {"Pod", "DaemonSet"}:
+            return
+        spec = document["spec"] if document["kind"] == "Pod" else document["spec"]["template"]["spec"]
+        if document["kind"] == "Pod" and work.node:
+            spec["nodeName"] = work.node.name
+            taints = list(work.node.taints)
+        else:
+            if step.shared:
+                spec["affinity"] = _affinity([node.name for node in self._plan.nodes])
+            taints = [taint for node in self._plan.nodes for taint in node.taints]
+        tolerations = spec.setdefault("tolerations", [])
+        for taint in taints:
+            toleration = {"key": taint["key"], "operator": "Exists", "effect": taint["effect"]}
+            if toleration not in tolerations:
+                tolerations.append(toleration)
+        if not tolerations:
+            del spec["tolerations"]
+        if not step.sample:
+            spec.setdefault("os", {"name": "windows"})
+        for container in [*spec.get("initContainers", ()), *spec["containers"]]:
+            if container["name"] in step.probes:
+                container["command"] = list(bootstrap_command())
+                environment = container.setdefault("env", [])
+                environment.append({"name": "PROBE", "value": work.workload.probe_environment()})
+
+    async def _create(self, documents: list[dict[str, Any]], step: Step) -> list[dict[str, Any]]:
+        answers = []
+        for document in documents:
+            namespace = document["metadata"]["namespace"]
+            group = "/apis/apps/v1" if document["kind"] == "DaemonSet" else "/api/v1"
+            collection = "daemonsets" if document["kind"] == "DaemonSet" else _COLLECTIONS[document["kind"]]
+            path = f"{group}/namespaces/{namespace}/{collection}"
+            answers.append(await self._send(f"{step.name}/{document['kind']}", "POST", path, document, repeatable=True))
+            if answers[-1]["code"] == 409 and answers[-1]["reason"] == "AlreadyExists":
+                # Our own name in our own namespace: an earlier try got through although its answer did not.
+                answers[-1]["code"] = 201
+        return answers
+
+    async def _send_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        item = request["object"]
+        namespace = self.namespaces[request.get("namespace", "main")]
+        kind = item.get("kind", "Pod")
+        group = "/apis/apps/v1" if kind == "DaemonSet" else "/api/v1"
+        collection = "daemonsets" if kind == "DaemonSet" else "pods"
+        path = request.get("path") or f"{group}/namespaces/{namespace}/{collection}"
+        path = path.replace("{namespace}", namespace)
+        query = {"dryRun": "All"} if request.get("dryRun", True) else {}
+        return await self._send(
+            request["name"],
+            request.get("method", "POST"),
+            path,
+            item,
+            query=query,
+            content_type=request.get("contentType", "application/json"),
+        )
+
+    async def _send(self, name: str, method: str, path: str, body: object, **options: Any) -> dict[str, Any]:
+        query = options.get("query") or {}
+        shown = f"{method} {path}" + ("?" + "&".join(f"{k}={v}" for k, v in query.items()) if query else "")
+        answer = await self._cluster.request(method, path, body, **options)
+        status = answer.status
+        return {
+            "name": name,
+            "request": shown,
+            "code": answer.code,
+            "reason": status.get("reason"),
+            "message": answer.message,
+            "causes": list((status.get("details") or {}).get("causes") or ()),
+            "warnings": list(answer.warnings),
+            "body": None if isinstance(answer.body, dict) else answer.body,
+        }
+
+    # -- waiting
+
+    async def _await(self, step: Step, owner: str, node: str) -> dict[str, str]:
+        """
+        Wait until the step's ``until`` is met; return the logs that were read on the way.
+        """
+        if step.until == "event":
+            await self._until(owner, node, lambda: self._event_seen(step, owner))
+            return {}
+        if step.until in {"output", "log"}:
+            containers = step.probes if step.until == "output" else ((step.log or {})["container"],)
+            return await self._follow_all(step, owner, node, containers)
+        if step.until == "settled":
+            return await self._until_settled(step, owner, node)
+        met = _finished if step.until == "finished" else _running
+        await self._until(owner, node, lambda: met(self._pod(owner, node)))
+        return {}
+
+    def _event_seen(self, step: Step, owner: str) -> bool:
+        wanted = (step.event or {})["reason"]
+        return any(re.fullmatch(wanted, str(event["reason"])) for event in self._seen.events_of({owner}))
+
+    def _pod(self, owner: str, node: str) -> dict[str, Any] | None:
+        pods = self._seen.pods_of(owner, node)
+        return pods[0] if pods else None
+
+    async def _until(self, owner: str, node: str, met: Callable[[], bool]) -> None:
+        bell = self._seen.bell(owner, node)
+        unpullable_since: float | None = None
+        existed = False
+        clock = asyncio.get_running_loop().time
+        while True:
+            bell.clear()
+            if met():
+                return
+            pod = self._pod(owner, node)
+            if pod is None and existed:
+                raise _Trouble("pod-vanished", "the pod was deleted before it was done")
+            existed = existed or pod is not None
+            pulling = _image_trouble(pod)
+            if pulling is None:
+                unpullable_since = None
+            else:
+                unpullable_since = unpullable_since or clock()
+                if clock() - unpullable_since > IMAGE_SECONDS * self._plan.time_scale:
+                    raise _Trouble("image-not-pulled", f"the image cannot be pulled: {pulling}")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(bell.wait(), 5 if pulling else None)
+
+    async def _until_settled(self, step: Step, owner: str, node: str) -> dict[str, str]:
+        """
+        Wait until the pod either has failed visibly or has run undisturbed for ``stable`` seconds.
+        """
+        while True:
+            await self._until(owner, node, lambda: _running(self._pod(owner, node)) or _failing(self._pod(owner, node)))
+            if _failing(self._pod(owner, node)):
+                return {}
+            try:
+                async with asyncio.timeout(step.stable):
+                    await self._until(owner, node, lambda: not _running(self._pod(owner, node)))
+            except TimeoutError:
+                return {}
+
+    async def _follow_all(self, step: Step, owner: str, node: str, containers: tuple[str, ...]) -> dict[str, str]:
+        texts = await asyncio.gather(*(self._follow(step, owner, node, name) for name in containers))
+        return dict(zip(containers, texts, strict=True))
+
+    async def _follow(self, step: Step, owner: str, node: str, container: str) -> str:
+        """
+        Follow one container's log until it says what is awaited, or the container has ended.
+        """
+        await self._until(
+            owner, node, lambda: _has_started(self._pod(owner, node), container) or _failing(self._pod(owner, node))
+        )
+        if not _has_started(self._pod(owner, node), container):
+            return ""
+        pattern = re.compile((step.log or {})["pattern"]) if step.until == "log" else None
+        while True:
+            pod = self._pod(owner, node)
+            if pod is None:
+                raise _Trouble("pod-vanished", "the pod was deleted before it was done")
+            text = ""
+            with contextlib.suppress(TryAgainError):
+                query = {"container": container, "follow": "true", "limitBytes": str(evidence.OUTPUT_LIMIT)}
+                async for chunk in self._cluster.stream(_log_path(pod), query, silence=3600):
+                    text += chunk.decode(errors="replace")
+                    if pattern.search(text) if pattern else evidence.output_ended(text):
+                        return text
+            ended = _container_state(self._pod(owner, node), container)
+            if "terminated" in ended or len(text) >= evidence.OUTPUT_LIMIT:
+                return text
+            # The stream broke or ended early: read again from the beginning.
+            await asyncio.sleep(0.3)
+
+    # -- collecting
+
+    def _snapshot(self, record: dict[str, Any], owner: str, node: str, *, keep: bool = False) -> None:
+        pods = self._seen.pods_of(owner, node)
+        if pods and not (keep and record["kubernetes"]["pod"]):
+            pod = dict(pods[0])
+            pod["metadata"] = {key: value for key, value in pod["metadata"].items() if key != "managedFields"}
+            record["kubernetes"]["pod"] = pod
+        names = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        record["kubernetes"]["pods"] = names
+        record["kubernetes"]["events"] = self._seen.events_of({owner, *names})
+
+    async def _read_logs(self, step: Step, record: dict[str, Any], logs: dict[str, str]) -> None:
+        pod = record["kubernetes"]["pod"]
+        if step.until == "event" or pod is None:
+            return
+        status = pod.get("status", {})
+        for entry in [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]:
+            name = entry["name"]
+            if name in logs or not _has_started(pod, name):
+                continue
+            logs[name] = await self._read_log(pod, name)
+        record["kubernetes"]["logs"] = logs
+        for name in step.probes:
+            if name not in logs:
+                record["probeTrouble"][name] = {"code": "not-started", "message": "the container never started"}
+                continue
+            try:
+                record["probe"][name] = evidence.parse_output(logs[name])
+            except Unknown as error:
+                record["probeTrouble"][name] = {"code": error.code, "message": str(error)}
+            # The facts stand beside it; the log keeps what else was written.
+            logs[name] = logs[name][: 16 * 1024]
+
+    async def _read_log(self, pod: Mapping[str, Any], container: str) -> str:
+        query = {"container": container, "limitBytes": str(evidence.OUTPUT_LIMIT)}
+        answer = await self._cluster.request("GET", _log_path(pod), query=query)
+        if answer.code != 200:
+            raise _Trouble("log-unreadable", f"the log of {container}: {answer.code} {answer.message}")
+        return answer.body if isinstance(answer.body, str) else str(answer.body)
+
+    async def _ask_through_proxy(self, step: Step, record: Mapping[str, Any]) -> dict[str, Any]:
+        wanted = step.proxy or {}
+        facts = record["probe"].get(wanted["container"]) or {}
+        port = (facts.get(wanted["fact"]) or {}).get(wanted["port"])
+        metadata = record["kubernetes"]["pod"]["metadata"]
+        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:{port}/proxy/"
+        if not port:
+            return {"name": "proxy", "request": f"GET {path}", "code": 0, "reason": None,
+                    "message": "the probe listens on no port", "causes": [], "warnings": [], "body": None}  # fmt: skip
+        # 503 is what a refused connection looks like from here: an answer, not a reason to try again.
+        return await self._send("proxy", "GET", path, None, passing=frozenset({429}))
+
+    # -- taking away
+
+    async def _delete_pod(self, owner: str, node: str) -> None:
+        pod = self._pod(owner, node)
+        if pod is not None:
+            path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+            await self._cluster.request("DELETE", path)
+            bell = self._seen.bell(owner, node)
+            while self._pod(owner, node) is not None:
+                bell.clear()
+                await bell.wait()
+
+    async def _clean_up(self, namespaces: list[str]) -> None:
+        """
+        Take away everything that was created; what does not go in time is named in ``left_behind``.
+        """
+        _continue_after_cancel()
+        self._progress.awaited = {"clean-up": "pods and namespaces to go"}
+        self._report(self._progress)
+        results = await asyncio.gather(*(self._remove(namespace) for namespace in namespaces), return_exceptions=True)
+        for namespace, result in zip(namespaces, results, strict=True):
+            if isinstance(result, BaseException):
+                self.left_behind.append(f"namespace {namespace}: {result}")
+        self._progress.awaited = {}
+
+    async def _remove(self, namespace: str) -> None:
+        core = f"/api/v1/namespaces/{namespace}"
+        # Pods first: a namespace with pods that take their time is looked at again only much later.
+        for path in (f"/apis/apps/v1/namespaces/{namespace}/daemonsets", f"{core}/pods"):
+            await self._cluster.request("DELETE", path)
+
+        async def pods_gone() -> None:
+            listing = await self._cluster.must("GET", f"{core}/pods", query={"limit": "1"})
+            if listing["items"]:
+                raise TryAgainError("pods are still there")
+
+        async def gone() -> None:
+            answer = await self._cluster.request("GET", core)
+            if answer.code != 404:
+                raise TryAgainError(f"it is still {(answer.body or {}).get('status', {}).get('phase')}")
+
+        with contextlib.suppress(TryAgainError, RefusedError):
+            await persistently(pods_gone, CLEAN_UP_SECONDS / 2)
+        answer = await self._cluster.request("DELETE", core)
+        if answer.code not in {200, 202, 404, 409}:
+            raise RefusedError(f"DELETE {core}", answer)
+        await persistently(gone, CLEAN_UP_SECONDS)
+
+
+async def _first(tasks: list[asyncio.Task[None]]) -> BaseException | None:
+    """
+    The exception of the first task that ends.
+    """
+    finished, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    return next(iter(finished)).exception()
+
+
+def _continue_after_cancel() -> None:
+    """
+    Let this task await again after it was cancelled: what is left to do must be done.
+    """
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
+
+
+def _affinity(names: list[str]) -> dict[str, Any]:
+    field_match = {"key": "metadata.name", "operator": "In", "values": names}
+    terms = {"nodeSelectorTerms": [{"matchFields": [{**field_match, "values": [name]}]} for name in names]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+
+
+def _log_path(pod: Mapping[str, Any]) -> str:
+    return f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}/log"
+
+
+def _statuses(pod: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    status = (pod or {}).get("status", {})
+    return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+
+
+def _container_state(pod: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
+    return next((entry.get("state") or {} for entry in _statuses(pod) if entry["name"] == name), {})
+
+
+def _has_started(pod: Mapping[str, Any] | None, name: str) -> bool:
+    for entry in _statuses(pod):
+        if entry["name"] == name:
+            state = entry.get("state") or {}
+            return "running" in state or state.get("terminated", {}).get("reason") not in {
+                None, "StartError", "ContainerCannotRun", "ContainerStatusUnknown",
+            }  # fmt: skip
+    return False
+
+
+def _finished(pod: Mapping[str, Any] | None) -> bool:
+    return (pod or {}).get("status", {}).get("phase") in {"Succeeded", "Failed"}
+
+
+def _running(pod: Mapping[str, Any] | None) -> bool:
+    statuses = (pod or {}).get("status", {}).get("containerStatuses") or ()
+    return bool(statuses) and all(entry.get("ready") and "running" in (entry.get("state") or {}) for entry in statuses)
+
+
+def _failing(pod: Mapping[str, Any] | None) -> bool:
+    """
+    Whether a container has ended or cannot be started, although it should run.
+    """
+    states = [entry.get("state") or {} for entry in _statuses(pod)]
+    refused = {"CrashLoopBackOff", "RunContainerError", "CreateContainerError"}
+    if _finished(pod) or any(state.get("waiting", {}).get("reason") in refused for state in states):
+        return True
+    regular = (pod or {}).get("status", {}).get("containerStatuses") or ()
+    return any("terminated" in (entry.get(key) or {}) for entry in regular for key in ("state", "lastState"))
+
+
+def _image_trouble(pod: Mapping[str, Any] | None) -> str | None:
+    for entry in _statuses(pod):
+        waiting = (entry.get("state") or {}).get("waiting", {})
+        if waiting.get("reason") in {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}:
+            return f"{waiting['reason']}: {waiting.get('message')}"
+    return None

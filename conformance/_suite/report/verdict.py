@@ -1,0 +1,243 @@
+"""
+``verdict.json``, the one source of results; every other report is made from the same ``Run``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from conformance._suite.model import Level, UsageError, Verdict
+from conformance._suite.redact import redact, redact_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from conformance._suite.model import Claim, ClusterFacts, NodeFacts, Requirement, Result
+
+API_VERSION = "hostprocess-conformance/v1"
+KIND = "ConformanceReport"
+NAME = "verdict.json"
+CLUSTER = "cluster"
+"""What stands for the node in the reports where a row is about the API server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """
+    What was to be judged: everything, or what ``expression`` left.
+    """
+
+    full: bool
+    expression: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """
+    One run, judged: all that any report says.
+
+    ``node_subjects`` maps a node's name to what was read from the node itself (shim version, digests). ``defects`` are
+    the simulated defects that were switched on. ``out`` is where the reports go; the paths of the evidence are below
+    ``evidence`` when that is given (evidence judged again), below ``out`` otherwise. A Run holds no secret: its texts
+    are redacted when it is made. Results are in the order of requirement and node, those of the cluster first.
+    """
+
+    suite_version: str
+    catalogue_digest: str
+    run_id: str
+    started: datetime
+    ended: datetime
+    cluster: ClusterFacts
+    nodes: tuple[NodeFacts, ...]
+    node_subjects: Mapping[str, Mapping[str, Any]]
+    selection: Selection
+    claim: Claim
+    exit_code: int
+    results: tuple[Result, ...]
+    defects: tuple[str, ...]
+    requirements: Mapping[str, Requirement]
+    out: Path
+    evidence: Path | None = None
+
+    def __post_init__(self) -> None:
+        clean = (
+            replace(
+                result,
+                reason=redact(result.reason),
+                expected=None if result.expected is None else redact(result.expected),
+                seen=None if result.seen is None else redact(result.seen),
+            )
+            for result in self.results
+        )
+        ordered = tuple(sorted(clean, key=lambda result: (result.requirement, result.node or "")))
+        object.__setattr__(self, "results", ordered)
+        object.__setattr__(self, "node_subjects", redact_json(dict(self.node_subjects)))
+
+    @property
+    def places(self) -> tuple[str | None, ...]:
+        """
+        The rows of the matrix: the nodes, then None for the cluster where a result is about it.
+        """
+        nodes = tuple(node.name for node in self.nodes)
+        return (*nodes, None) if any(result.node is None for result in self.results) else nodes
+
+    def sentence(self, result: Result) -> str:
+        """
+        The documented behaviour that a result is about, or its id when the catalogue no longer has it.
+        """
+        requirement = self.requirements.get(result.requirement)
+        return requirement.sentence if requirement else result.requirement
+
+    def source(self, result: Result) -> str:
+        """
+        The link to the paragraph that documents it, or an empty text.
+        """
+        requirement = self.requirements.get(result.requirement)
+        return requirement.source if requirement else ""
+
+    def evidence_path(self, path: str) -> Path:
+        """
+        Where a piece of evidence lies on this machine.
+        """
+        return (self.evidence or self.out) / path
+
+
+def document(run: Run) -> dict[str, Any]:
+    """
+    The content of ``verdict.json``, as ``reports/verdict.schema.json`` describes it. Times are UTC, durations seconds.
+    """
+    whole: dict[str, Any] = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "suiteVersion": run.suite_version,
+        "catalogueDigest": run.catalogue_digest,
+        "runId": run.run_id,
+        "started": _time(run.started),
+        "ended": _time(run.ended),
+        "target": run.cluster.target,
+        "serverVersion": run.cluster.server_version,
+        "simulated": run.cluster.simulated,
+        "simulatedDefects": list(run.defects),
+        "selection": {"full": run.selection.full, "expression": run.selection.expression},
+        "claim": str(run.claim),
+        "exitCode": run.exit_code,
+        "nodes": [
+            {
+                "name": node.name,
+                "facts": {
+                    "uid": node.uid,
+                    "internalIP": node.internal_ip,
+                    "hostName": node.host_name,
+                    "containerRuntime": node.container_runtime,
+                    "kubelet": node.kubelet,
+                    "osImage": node.os_image,
+                    "kernel": node.kernel,
+                    "capacityCpu": node.capacity_cpu,
+                    "taints": list(node.taints),
+                    "labels": dict(node.labels),
+                },
+                "subject": dict(run.node_subjects.get(node.name, {})),
+            }
+            for node in run.nodes
+        ],
+        "results": [_result(result) for result in run.results],
+    }
+    clean: dict[str, Any] = redact_json(whole)
+    return clean
+
+
+def _result(result: Result) -> dict[str, Any]:
+    sides = {"expected": result.expected, "seen": result.seen}
+    return {
+        "requirement": result.requirement,
+        "node": result.node,
+        "level": str(result.level),
+        "verdict": str(result.verdict),
+        "reasonCode": result.reason_code,
+        "reason": result.reason,
+        **{side: text for side, text in sides.items() if text is not None},
+        "evidence": [{"path": one.path, "sha256": one.sha256} for one in result.evidence],
+        "duration": result.duration,
+    }
+
+
+def _time(moment: datetime) -> str:
+    if moment.tzinfo is None:
+        raise ValueError("a run's times must know their zone")
+    return (moment - (moment.utcoffset() or moment - moment)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write(run: Run) -> Path:
+    """
+    Write ``verdict.json`` into the output folder, whole or not at all, and return its path.
+    """
+    path = run.out / NAME
+    write_text(path, json.dumps(document(run), indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """
+    Write a whole file or none. Half a character pair, which a log can hold, is written as its JSON escape.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    aside.write_bytes(text.encode("utf-8", "backslashreplace"))
+    aside.replace(path)
+
+
+_KEYS = {
+    *("apiVersion", "kind", "suiteVersion", "catalogueDigest", "runId", "started", "ended", "target", "serverVersion"),
+    *("simulated", "simulatedDefects", "selection", "claim", "exitCode", "nodes", "results"),
+}
+_RESULT_KEYS = {"requirement", "node", "level", "verdict", "reasonCode", "reason", "evidence", "duration"}
+
+
+def load(path: Path) -> dict[str, Any]:
+    """
+    Read a ``verdict.json``. Raises UsageError, saying what is wrong, when it is not there, cut, garbage, another kind
+    of file, of another version, or judges one requirement twice on one node.
+    """
+    remedy = f"name the {NAME} of a run"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}", remedy) from error
+    except ValueError as error:
+        raise UsageError(f"{path} is cut short or no JSON: {error}", remedy) from error
+    if not isinstance(data, dict) or data.get("kind") != KIND:
+        raise UsageError(f"{path} is not a {KIND}", remedy)
+    if data.get("apiVersion") != API_VERSION:
+        raise UsageError(
+            f"{path} is of version {data.get('apiVersion')!r}, this suite reads {API_VERSION!r}",
+            "use the suite that wrote it",
+        )
+    if data.keys() != _KEYS:
+        raise UsageError(f"{path}: missing or unknown: {', '.join(sorted(data.keys() ^ _KEYS))}", remedy)
+    if not isinstance(data["results"], list) or not isinstance(data["nodes"], list):
+        raise UsageError(f"{path}: results and nodes must be lists", remedy)
+    seen = set()
+    for number, result in enumerate(data["results"]):
+        wrong = _wrong(result)
+        if wrong is None and (cell := (result["requirement"], result["node"])) in seen:
+            wrong = f"judges {cell[0]} on {cell[1] or CLUSTER} a second time"
+        if wrong:
+            raise UsageError(f"{path}: result {number} {wrong}", remedy)
+        seen.add(cell)
+    return data
+
+
+def _wrong(result: object) -> str | None:
+    if not isinstance(result, dict) or not result.keys() >= _RESULT_KEYS:
+        return "is not whole"
+    if not isinstance(result["requirement"], str) or not isinstance(result["node"], str | None):
+        return "names no requirement and node"
+    if result["verdict"] not in list(Verdict):
+        return f"has an unknown verdict {result['verdict']!r}"
+    if result["level"] not in list(Level):
+        return f"has an unknown level {result['level']!r}"
+    return None

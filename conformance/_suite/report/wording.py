@@ -1,0 +1,170 @@
+"""
+How the reports put things: the claim in one sentence, the two sides of a comparison, texts cut to a readable length.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from conformance._suite.model import Claim, Level, Verdict
+from conformance._suite.report.verdict import CLUSTER
+from conformance._suite.verdict import EXIT_INTERRUPTED, EXIT_MEANING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from conformance._suite.model import NodeFacts, Result
+    from conformance._suite.report.verdict import Run
+
+SIMULATED = "SIMULATED: the nodes were a model of Windows nodes. This tells about the suite, not about anyone's node."
+LINES = 24
+"""How many lines of a comparison are shown before it points to the evidence."""
+WIDTH = 2000
+"""How many characters of one text are shown."""
+
+# What neither a terminal should obey nor XML may hold: controls but tab and newline, surrogates, non-characters, and
+# what turns the direction of writing.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+
+
+def printable(text: str) -> str:
+    """
+    The text without what a terminal would obey or XML refuses; each such character becomes ``\ufffd``.
+    """
+    return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n"))
+
+
+def one_line(text: str, width: int = WIDTH) -> str:
+    """
+    The text on one line, cut to ``width`` characters.
+    """
+    flat = " ".join(printable(text).split())
+    return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def place(result: Result) -> str:
+    """
+    The node that a result is about, or ``cluster``.
+    """
+    return result.node or CLUSTER
+
+
+def cut(text: str, lines: int = LINES, width: int = WIDTH) -> str:
+    """
+    The first lines and characters of a text, with a last line that says how much is missing.
+    """
+    shown = printable(text).splitlines()
+    kept = "\n".join(shown[:lines])[:width]
+    missing = len(printable(text)) - len(kept)
+    return kept if missing <= 1 else f"{kept}\n… {missing} more characters: see the evidence"
+
+
+def laid_out(text: str) -> str:
+    """
+    JSON one value a line, so that it can be read and compared; any other text as it is.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return json.dumps(value, indent=2, ensure_ascii=False) if isinstance(value, dict | list) else text
+
+
+def comparison(result: Result) -> list[tuple[str, str]]:
+    """
+    What was expected and what was seen, each with its heading; for long texts the difference of the two, line by line.
+    Empty where nothing was compared.
+    """
+    if result.expected is None or result.seen is None:
+        sides = (("expected", result.expected), ("seen", result.seen))
+        return [(name, cut(laid_out(text))) for name, text in sides if text is not None]
+    if max(len(result.expected), len(result.seen)) <= 200 and "\n" not in result.expected + result.seen:
+        return [("expected", printable(result.expected)), ("seen", printable(result.seen))]
+    lines = difflib.unified_diff(
+        laid_out(result.expected)[:50_000].splitlines(),
+        laid_out(result.seen)[:50_000].splitlines(),
+        n=2,
+        lineterm="",
+    )
+    # Long lines carry one marker or hash; their beginning tells which.
+    body = [line if len(line) <= 200 else line[:199] + "…" for line in list(lines)[2:]]
+    return [("difference (- expected, + seen)", cut("\n".join(body)))]
+
+
+def counts(results: Iterable[Result]) -> Counter[Verdict]:
+    """
+    How many of the judged results (``observed`` ones are not) have which verdict.
+    """
+    return Counter(result.verdict for result in results if result.level is not Level.OBSERVED)
+
+
+def headline(run: Run) -> str:
+    """
+    The claim, and that it is a simulation's where it is one.
+    """
+    return f"{run.claim}{' (simulated)' if run.cluster.simulated else ''}"
+
+
+def claim_sentence(run: Run) -> str:
+    """
+    What the claim means, in one or two plain sentences.
+    """
+    musts = [result for result in run.results if result.level is Level.MUST]
+    wrong = [result for result in musts if result.verdict is Verdict.NON_CONFORMANT]
+    unproven = [result for result in musts if result.verdict is Verdict.NOT_PROVEN]
+    said = []
+    if run.claim is Claim.SUCCESS:
+        said.append(f"Every must that applies was seen to hold on {_nodes(run)}.")
+    elif run.claim is Claim.FAILURE:
+        where = sorted({place(result) for result in wrong})
+        shown = ", ".join(where[:5]) + (f" and {len(where) - 5} more" if len(where) > 5 else "")
+        said.append(f"{_number(len(wrong), 'must does', 'musts do')} not hold, on {shown}.")
+        if unproven:
+            said.append(f"{_number(len(unproven), 'more was', 'more were')} not proven.")
+    elif unproven:
+        missing = _number(len(unproven), "must was", "musts were")
+        said.append(f"Nothing binding was seen to fail, but {missing} not proven.")
+    else:
+        said.append("Nothing binding was seen to fail, but not every node has shown that it holds.")
+    if run.exit_code == EXIT_INTERRUPTED:
+        said.append("The run was interrupted.")
+    elif not run.selection.full:
+        said.append(f"Only a selection was judged: {run.selection.expression or 'a part'}.")
+    shoulds = sum(result.level is Level.SHOULD and result.verdict is Verdict.NON_CONFORMANT for result in run.results)
+    if shoulds:
+        said.append(f"{_number(shoulds, 'should does', 'shoulds do')} not hold, which does not change the claim.")
+    return " ".join(said)
+
+
+def exit_meaning(run: Run) -> str:
+    """
+    The exit code with its meaning.
+    """
+    return f"exit {run.exit_code}: {EXIT_MEANING.get(run.exit_code, 'undocumented')}"
+
+
+def node_line(node: NodeFacts) -> str:
+    """
+    What a node is, in one line.
+    """
+    runtime = node.container_runtime.replace("://", " ")
+    return f"{runtime}, Windows {node.kernel} ({node.os_image}), kubelet {node.kubelet}"
+
+
+def judge_again(run: Run) -> str:
+    """
+    The command that judges the same evidence again.
+    """
+    return f"nox -s judge -- {run.evidence or run.out}"
+
+
+def _nodes(run: Run) -> str:
+    return f"the node {run.nodes[0].name}" if len(run.nodes) == 1 else f"all {len(run.nodes)} nodes"
+
+
+def _number(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"

@@ -1,0 +1,47 @@
+"""
+The one place where the suite waits and tries again. Everything here has a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+import tenacity  # noqa: TID251 - this is the one module
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+Value = TypeVar("Value")
+
+
+class TryAgainError(Exception):
+    """
+    An attempt failed in a way that may pass. ``after`` is the pause in seconds that the other side asked for.
+    """
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.after if isinstance(error, TryAgainError) and error.after is not None else 0.0
+    # Jitter: hundreds of waiters must not come back at the same moment.
+    return max(asked, tenacity.wait_exponential_jitter(multiplier=0.1, max=10, jitter=0.2)(state))
+
+
+async def persistently(attempt: Callable[[], Awaitable[Value]], seconds: float) -> Value:
+    """
+    Await ``attempt()`` until it returns, again after each TryAgainError, for at most about ``seconds``; then the last
+    TryAgainError comes through.
+    """
+    retrying = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception_type(TryAgainError),
+        stop=tenacity.stop_after_delay(seconds),
+        wait=_pause,
+        sleep=asyncio.sleep,
+        reraise=True,
+    )
+    return await retrying(attempt)

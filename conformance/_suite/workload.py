@@ -1,0 +1,176 @@
+"""
+Loads and renders ``workloads/<name>/``. The format is described in ``workloads/README.md``.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from conformance._suite.model import Scope, SuiteError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FOLDER = Path(__file__).parent.parent.parent / "workloads"
+BASE_IMAGE = "mcr.microsoft.com/oss/kubernetes/windows-host-process-containers-base-image:v1.0.0"
+
+UNTIL = {"finished", "running", "settled", "output", "log", "event", "answered"}
+_STEP_KEYS = {
+    "name", "manifest", "until", "deadline", "probes", "always", "shared", "sample", "requests", "proxy", "log",
+    "event", "delete_after", "namespace", "stable",
+}  # fmt: skip
+_PLACEHOLDER = re.compile(r"\$\{([a-z][A-Za-z.-]*)\}")
+# CreateProcess takes 32767 characters, but where the shim goes through `cmd /c` cmd's limit holds.
+COMMAND_LINE_LIMIT = 8191
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """
+    One step of a workload. ``deadline`` and ``stable`` are in seconds.
+    """
+
+    name: str
+    until: str
+    deadline: float
+    manifest: str | None = None
+    requests: str | None = None
+    probes: tuple[str, ...] = ()
+    always: bool = False
+    shared: bool = False
+    sample: bool = False
+    delete_after: bool = False
+    namespace: str = "main"
+    stable: float = 3.0
+    log: Mapping[str, str] | None = None
+    event: Mapping[str, str] | None = None
+    proxy: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """
+    What is put on a node, or sent to the API server, to see something.
+    """
+
+    name: str
+    scope: Scope
+    steps: tuple[Step, ...]
+    markers: tuple[str, ...]
+    probe: str | None
+    digest: str
+
+    def manifests(self, step: Step, placeholders: Mapping[str, str]) -> list[dict[str, Any]]:
+        """
+        The documents of a step's manifest with every placeholder filled in.
+        """
+        if step.manifest is None:
+            return []
+        return _documents(FOLDER / self.name / step.manifest, placeholders)
+
+    def requests(self, step: Step, placeholders: Mapping[str, str]) -> list[dict[str, Any]]:
+        """
+        The requests of a step of an API workload.
+        """
+        if step.requests is None:
+            return []
+        (requests,) = _documents(FOLDER / self.name / step.requests, placeholders)
+        return requests  # type: ignore[return-value]
+
+    def probe_environment(self) -> str:
+        """
+        The probe as it travels in ``$env:PROBE``: gzip, base64.
+        """
+        if self.probe is None:
+            raise SuiteError(f"workload {self.name} has no probe")
+        return pack((FOLDER / self.probe / "probe.ps1").read_bytes())
+
+
+def pack(script: bytes) -> str:
+    """
+    Gzip and base64, the same for the same script.
+    """
+    return base64.b64encode(gzip.compress(script, mtime=0)).decode()
+
+
+@cache
+def bootstrap_command() -> tuple[str, ...]:
+    """
+    The command that runs the probe in ``$env:PROBE`` under Windows PowerShell.
+    """
+    script = (FOLDER / "bootstrap.ps1").read_text(encoding="ascii")
+    code = "\n".join(line for line in script.splitlines() if not line.startswith("#"))
+    encoded = base64.b64encode(code.encode("utf-16-le")).decode()
+    command = ("powershell.exe", "-NoProfile", "-NonInteractive", "-OutputFormat", "Text", "-EncodedCommand", encoded)
+    if len("cmd /c " + " ".join(command)) > COMMAND_LINE_LIMIT:
+        raise SuiteError("the bootstrap does not fit into a command line")
+    return command
+
+
+def _documents(path: Path, placeholders: Mapping[str, str]) -> list[dict[str, Any]]:
+    def fill(found: re.Match[str]) -> str:
+        if found[1] not in placeholders:
+            raise SuiteError(f"{path.parent.name}/{path.name}: unknown placeholder ${{{found[1]}}}")
+        return placeholders[found[1]]
+
+    text = _PLACEHOLDER.sub(fill, path.read_text(encoding="utf-8"))
+    return [document for document in yaml.safe_load_all(text) if document is not None]
+
+
+@cache
+def load(name: str) -> Workload:
+    """
+    Load one workload. Raises SuiteError that says what is wrong with its ``workload.toml``.
+    """
+    folder = FOLDER / name
+    try:
+        table = tomllib.loads((folder / "workload.toml").read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SuiteError(f"workload {name}: {error}") from error
+    if unknown := table.keys() - {"scope", "probe", "markers", "step"}:
+        raise SuiteError(f"workload {name}: unknown keys {sorted(unknown)}")
+    steps = []
+    for entry in table.get("step", ()):
+        if unknown := entry.keys() - _STEP_KEYS:
+            raise SuiteError(f"workload {name}, step {entry.get('name')}: unknown keys {sorted(unknown)}")
+        if entry.get("until") not in UNTIL:
+            raise SuiteError(f"workload {name}, step {entry.get('name')}: until must be one of {sorted(UNTIL)}")
+        steps.append(Step(**{**entry, "probes": tuple(entry.get("probes", ()))}))
+    if not steps:
+        raise SuiteError(f"workload {name} has no step")
+    own = "probe.ps1" if (folder / "probe.ps1").exists() else None
+    return Workload(
+        name,
+        Scope(table.get("scope", "node")),
+        tuple(steps),
+        tuple(table.get("markers", ())),
+        table.get("probe") or (name if own else None),
+        _digest(folder, table.get("probe")),
+    )
+
+
+def _digest(folder: Path, probe: str | None) -> str:
+    found = hashlib.sha256()
+    files = [path for path in folder.iterdir() if path.suffix in {".toml", ".yaml", ".ps1"}]
+    if probe:
+        files.append(folder.parent / probe / "probe.ps1")
+    for path in sorted(files):
+        found.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return "sha256:" + found.hexdigest()
+
+
+def names() -> list[str]:
+    """
+    The names of all workloads, sorted. A folder that only holds a probe is none.
+    """
+    return sorted(path.parent.name for path in FOLDER.glob("*/workload.toml"))

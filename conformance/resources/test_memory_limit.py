@@ -1,0 +1,103 @@
+"""
+A memory limit is that of the container's job object: of all its processes together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from conformance import Defect, Observation, Requirement, Unknown, check
+
+if TYPE_CHECKING:
+    from conformance._suite.observation import Facts
+
+SOURCE = "https://kubernetes.io/docs/tasks/configure-pod-container/create-hostprocess-pod/#resource-limits"
+
+LIMIT_MEBIBYTES = 512
+"""The limit in the workload's manifest."""
+
+# https://learn.microsoft.com/windows/win32/api/winnt/ns-winnt-jobobject_basic_limit_information
+PROCESS_MEMORY, JOB_MEMORY = 0x100, 0x200
+
+LIMIT_IS_THE_JOBS = Requirement(
+    "resources/memory/limit-is-the-jobs",
+    "A container's memory limit is set on its job object, for the job as a whole.",
+    source=SOURCE,
+)
+
+
+@check(LIMIT_IS_THE_JOBS, reads="job-limits")
+def test_the_memory_limit_is_the_jobs(observation: Observation) -> None:
+    """
+    Windows tells a process the limits of the job it is in, in bytes; one for each process is another limit.
+    """
+    memory = observation.step("limits").probe("alone")["memory"]
+    flags = memory["limitFlags"]
+    seen = {
+        "limit of the job": memory["jobMemoryLimit"] if flags & JOB_MEMORY else None,
+        "limit of each process": memory["processMemoryLimit"] if flags & PROCESS_MEMORY else None,
+    }
+    assert seen == {"limit of the job": LIMIT_MEBIBYTES * 1024 * 1024, "limit of each process": None}
+
+
+ONE_PROCESS = Requirement(
+    "resources/memory/one-process",
+    "A process in a container cannot commit more memory than the container's limit.",
+    source=SOURCE,
+)
+
+
+@check(ONE_PROCESS, reads="job-limits")
+def test_one_process_is_stopped_at_the_limit(observation: Observation) -> None:
+    """
+    The process asks for half as much again as the limit, and Windows refuses before the limit is passed.
+    """
+    allocation = observation.step("limits").probe("alone")["allocation"]
+    assert allocation["outcome"] == "refused"
+    assert allocation["mebibytes"] < LIMIT_MEBIBYTES
+
+
+PARENT_AND_CHILD = Requirement(
+    "resources/memory/parent-and-child",
+    "The processes of a container together cannot commit more memory than the container's limit.",
+    source=SOURCE,
+)
+
+
+@check(PARENT_AND_CHILD, reads="job-limits")
+def test_parent_and_child_are_stopped_together(observation: Observation) -> None:
+    """
+    Each asks for less than the limit, both for more; the parent holds its share while the child asks.
+    """
+    family = observation.step("limits").probe("family")
+    parent: Facts = family["allocation"]
+    if parent["outcome"] != "complete":
+        raise Unknown(f"the parent itself got only {parent['mebibytes']} MiB", "parent-refused")
+    child: Facts = family["child"]
+    assert child["outcome"] == "refused"
+    assert parent["mebibytes"] + child["mebibytes"] < LIMIT_MEBIBYTES
+
+
+LIMIT_MISSING = Defect(
+    "memory-limit-missing",
+    "The job object of a container has no memory limit although the pod sets one.",
+    breaks=[LIMIT_IS_THE_JOBS, ONE_PROCESS, PARENT_AND_CHILD],
+)
+
+PER_PROCESS = Defect(
+    "memory-limit-per-process",
+    "The memory limit is set for each process of the job, not for the job.",
+    breaks=[LIMIT_IS_THE_JOBS, PARENT_AND_CHILD],
+)
+
+NOT_ENFORCED = Defect(
+    "memory-limit-not-enforced",
+    "The job object reports the memory limit, but nothing stops a process from passing it.",
+    breaks=[ONE_PROCESS, PARENT_AND_CHILD],
+)
+
+CHILD_ESCAPES = Defect(
+    "child-escapes-job",
+    "A child process does not belong to the job of its parent.",
+    breaks=[PARENT_AND_CHILD],
+)

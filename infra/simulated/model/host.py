@@ -1,0 +1,117 @@
+"""
+The Windows side of one simulated node: files, accounts, network, and the runtime that makes containers on it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.simulated.model import deviations as wrong
+from infra.simulated.model import runtime, spec
+from infra.simulated.model.accounts import Accounts
+from infra.simulated.model.container import Container
+from infra.simulated.model.errors import CreateError
+from infra.simulated.model.files import FileSystem
+from infra.simulated.model.network import LOOPBACK, Network
+from infra.simulated.model.rules import Rules
+
+if TYPE_CHECKING:
+    from infra.simulated.model.eras import Era
+    from infra.simulated.model.spec import ContainerSpec, ImageConfig
+    from infra.simulated.model.view import ApiServer
+
+WORKLOADS = Path(__file__).parents[3] / "workloads"
+GIB = 1024**3
+
+
+class Host:
+    """
+    One Windows machine. ``name`` is the node's name, ``address`` its InternalIP; ``deviations`` are names of
+    ``deviations.DEVIATIONS`` that fit the era. ``processors`` is a count, ``memory`` bytes. Raises ValueError for a
+    deviation that is unknown, does not fit, or collides with another.
+
+    The kubelet sets ``api_server``, which answers the processes' requests to the ``kubernetes`` service.
+    """
+
+    def __init__(
+        self,
+        era: Era,
+        name: str,
+        address: str,
+        deviations: frozenset[str] = frozenset(),
+        *,
+        workloads: Path = WORKLOADS,
+    ) -> None:
+        self.era = era
+        self.name = name
+        self.address = address
+        self.host_name = name.title()
+        self.processors = 4
+        self.memory = 16 * GIB
+        self.workloads = workloads
+        self.deviations = deviations
+        self.rules: Rules = wrong.apply(Rules(), era, deviations)
+        self.files = machine_files(era)
+        self.accounts = Accounts(self.host_name[:15].upper(), name)
+        self.network = Network((address, LOOPBACK), self.rules.find_listener)
+        self.api_server: ApiServer | None = None
+        self.containers: dict[str, Container] = {}
+
+    def deviates(self, name: str) -> bool:
+        """
+        Whether this node has the named deviation. Raises ValueError for a name that nobody declared.
+        """
+        if name not in wrong.DEVIATIONS:
+            raise ValueError(f"no deviation is called {name!r}")
+        return name in self.deviations
+
+    def image(self, reference: str) -> ImageConfig:
+        """
+        "Pull" an image: its configuration. Raises ImageNotFound.
+        """
+        return spec.image(reference)
+
+    def create(self, request: ContainerSpec) -> Container:
+        """
+        CreateContainer. Raises CreateError with containerd's text.
+        """
+        runtime.refuse_mixed_flags(self.era, request)
+        if not request.pod_host_process:
+            raise CreateError(
+                f'failed to generate container "{request.id}" spec: the simulation has only HostProcess containers'
+            )
+        line = runtime.command_line(request)
+        container = Container(self, request, runtime.cri_mounts(request, self.files), line)
+        self.containers[request.id] = container
+        return container
+
+
+def machine_files(era: Era) -> FileSystem:
+    """
+    The files of a freshly installed node, as far as anything looks at them. Contents are stable for an era, so that
+    their digests are.
+    """
+    files = FileSystem()
+    windows = f"{era.kernel_version} (WinBuild.160101.0800)"
+    programs = ["cmd.exe", "PING.EXE", "whoami.exe", "HOSTNAME.EXE", "net.exe"]
+    if era.bind_filter:
+        programs.append("bindfltapi.dll")
+    for name in programs:
+        _program(files, rf"{runtime.SYSTEM32}\{name}", windows)
+    _program(files, rf"{era.powershell}\powershell.exe", windows)
+    _program(files, r"C:\Program Files\containerd\containerd.exe", era.containerd)
+    _program(files, r"C:\Program Files\containerd\containerd-shim-runhcs-v1.exe", era.shim)
+    for folder in (
+        r"C:\Windows\TEMP",
+        r"C:\ProgramData",
+        r"C:\Users\Default",
+        r"C:\Users\Public",
+        r"C:\Windows\System32\Wbem",
+    ):
+        files.make_directory(folder)
+    return files
+
+
+def _program(files: FileSystem, path: str, version: str) -> None:
+    files.write(path, f"MZ\0 {path.rpartition(chr(92))[2]} {version}\n".encode(), version=version)

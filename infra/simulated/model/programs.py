@@ -1,0 +1,823 @@
+"""
+The programs of the machine that the simulation has: cmd, Windows PowerShell, ping, whoami, hostname, net.
+
+What they print follows from the process' view alone. Exit codes are signed 32-bit numbers, as CRI carries them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import csv
+import gzip
+import io
+import json
+import re
+import traceback
+import zlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from infra.simulated.model import twins
+from infra.simulated.model.accounts import GROUP_NOT_FOUND
+from infra.simulated.model.errors import PATH_NOT_FOUND, WindowsError
+
+if TYPE_CHECKING:
+    from infra.simulated.model.job import Process
+    from infra.simulated.model.view import View
+
+NO_MEMORY = -1073741801
+"""0xC0000017, STATUS_NO_MEMORY: how a program ends whose job leaves it too little memory to run at all. Our choice:
+programs differ in this, and Windows documents none of it."""
+CONTROL_C_EXIT = -1073741510
+"""0xC000013A: how a console program ends that does not handle CTRL_SHUTDOWN."""
+LONGEST_LINE = 8191
+"""cmd's limit on one command line, in characters."""
+
+Program = Callable[["Call"], Awaitable[int]]
+
+
+@dataclass(slots=True)
+class Call:
+    """
+    One started program: its process' view, its command line, the same as arguments (the program's own name first),
+    and its input.
+    """
+
+    view: View
+    line: str
+    arguments: list[str]
+    stdin: asyncio.StreamReader | None = None
+
+    async def read_line(self) -> str | None:
+        """
+        The next line of input, None at its end.
+        """
+        data = await self.stdin.readline() if self.stdin is not None else b""
+        return data.decode(errors="replace").rstrip("\r\n") if data else None
+
+
+def split_arguments(line: str) -> list[str]:
+    r"""
+    A command line as CommandLineToArgvW splits it: spaces part words, quotes hold them together, ``\"`` is a quote.
+    """
+    words: list[str] = []
+    for found in re.finditer(r'(?:[^\s"]|"(?:\\.|[^"\\])*(?:"|$))+', line):
+        word = found[0]
+        plain = ""
+        index = 0
+        while index < len(word):
+            slashes = len(word) - index - len(word[index:].lstrip("\\"))
+            index += slashes
+            if index < len(word) and word[index] == '"':
+                plain += "\\" * (slashes // 2) + ('"' if slashes % 2 else "")
+                index += 1
+            elif index < len(word):
+                plain += "\\" * slashes + word[index]
+                index += 1
+            else:
+                plain += "\\" * slashes
+        words.append(plain)
+    return words
+
+
+def modelled(path: str) -> bool:
+    """
+    Whether the simulation has the program at a path.
+    """
+    return path.rpartition("\\")[2].lower() in PROGRAMS
+
+
+async def start(view: View, path: str, line: str, process: Process, stdin: asyncio.StreamReader | None = None) -> int:
+    """
+    Run a modelled program in a process of its own to its end: the exit code. The process ends with it.
+    """
+    own = view.of_child(process)
+    try:
+        if not process.begin():
+            return NO_MEMORY
+        return await PROGRAMS[path.rpartition("\\")[2].lower()](Call(own, line, split_arguments(line), stdin))
+    finally:
+        own.end()
+
+
+async def run_line(view: View, line: str, stdin: asyncio.StreamReader | None = None) -> int:
+    """
+    Run an external program's command line from another program, found as cmd finds it. A missing one, and one that
+    the simulation lacks (that is recorded), gives cmd's two lines and 1. It stays in the job whatever the rule for
+    children says: in a silo the container's own program is such a child of cmd.
+    """
+    word = _first_word(line)
+    path = find_program(view, word)
+    if path is None or not modelled(path):
+        return _not_recognized(view, word)
+    process = view.process.job.process(path.rpartition("\\")[2].lower())
+    return await start(view, path, line, process, stdin)
+
+
+def find_program(view: View, word: str) -> str | None:
+    """
+    The file that a command's first word means: the working directory, then PATH, each name with the extensions of
+    PATHEXT, its own first when it has one of them.
+    """
+    extensions = [extension for extension in view.env.get("PATHEXT", ".COM;.EXE;.BAT;.CMD").split(";") if extension]
+    own = word[word.rfind(".") :].lower() if "." in word.rpartition("\\")[2] else ""
+    names = [word] if own in {extension.lower() for extension in extensions} else []
+    names += [word + extension for extension in extensions]
+    folders = [""] if "\\" in word or ":" in word else ["", *view.env.get("PATH", "").split(";")]
+    for folder in folders:
+        for name in names:
+            path = f"{folder.rstrip(chr(92))}\\{name}" if folder else name
+            if view.exists(path) and not view.is_directory(path):
+                return view.full_path(path)
+    return None
+
+
+def _first_word(line: str) -> str:
+    line = line.strip()
+    if line.startswith('"'):
+        return line[1:].partition('"')[0]
+    return re.split(r"[\s,;=]", line, maxsplit=1)[0].replace("/", "\\")
+
+
+def _not_recognized(view: View, word: str) -> int:
+    view.machine.unmodelled.append(word)
+    view.write_line(f"'{word}' is not recognized as an internal or external command,", 2)
+    view.write_line("operable program or batch file.", 2)
+    return 1
+
+
+# cmd.
+
+
+async def cmd(call: Call) -> int:
+    """
+    Run, with ``/c``, the first line of what follows; alone, the lines of the input.
+
+    Source: Microsoft's reference of cmd (quotes after /c); containerd issue 9942 (cut at the first newline).
+    """
+    found = re.match(
+        r'\s*(?:"[^"]*"|\S+)((?:\s+/[a-bd-jl-zA-BD-JL-Z]\S*)*)\s*(?:/([ckCK])\s?(.*))?$', call.line, re.DOTALL
+    )
+    shell = _Shell(call)
+    if found is not None and found[2]:
+        if len(call.line) > LONGEST_LINE:
+            call.view.write_line("The command line is too long.", 2)
+            return 1
+        await shell.execute(_strip_quotes(call.view, re.split(r"[\r\n]", found[3], maxsplit=1)[0]))
+        if found[2] in "cC" or shell.ended:
+            return shell.code
+    else:
+        call.view.write_line(_banner(call.view))
+        call.view.write_line("(c) Microsoft Corporation. All rights reserved.")
+        call.view.write_line("")
+    while not shell.ended:
+        call.view.write_bytes(1, f"{call.view.working_directory}>".encode())
+        line = await call.read_line()
+        if line is None:
+            break
+        await shell.execute(line)
+        call.view.write_line("")
+    return shell.code
+
+
+def _banner(view: View) -> str:
+    return f"Microsoft Windows [Version 10.0.{view.windows_build}.{view.ubr}]"
+
+
+def _strip_quotes(view: View, text: str) -> str:
+    """
+    Cmd takes the first and the last quote of a line that begins with one, unless these are the only two, there is no
+    special character, a space stands between them and they hold a program's name.
+    """
+    text = text.lstrip()
+    if not text.startswith('"'):
+        return text
+    inner = text[1:].partition('"')[0]
+    if (
+        text.count('"') == 2
+        and not re.search(r"[&<>()@^|]", text)
+        and " " in inner
+        and find_program(view, inner) is not None
+    ):
+        return text
+    last = text.rfind('"')
+    return text[1:last] + text[last + 1 :] if last > 0 else text[1:]
+
+
+_REDIRECTION = r'([12]?)(>>?)\s*(&[12]|"[^"]+"|[^\s"&>]+)'
+
+
+class _Shell:
+    """
+    One cmd: its last exit code, and whether ``exit`` was said.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.view = call.view
+        self.code = 0
+        self.ended = False
+
+    async def execute(self, line: str) -> None:
+        """
+        One line: variables first, then commands parted by ``&``, ``&&`` and ``||``.
+        """
+        for operator, text in self._commands(self._expand(line)):
+            if self.ended or (operator == "&&" and self.code) or (operator == "||" and not self.code):
+                continue
+            try:
+                await self._command(text)
+            except WindowsError as error:
+                self.view.write_line(str(error), 2)
+                self.code = 1
+
+    def _expand(self, line: str) -> str:
+        """
+        ``%NAME%`` of variables that are set; others stay as they are, as on a command line.
+        """
+        computed = {"cd": self.view.working_directory, "errorlevel": str(self.code)}
+
+        def value(found: re.Match[str]) -> str:
+            name = found[1]
+            return self.view.env.get(name, computed.get(name.lower(), found[0]))
+
+        return re.sub(r"%([^%]+)%", value, line)
+
+    @staticmethod
+    def _commands(line: str) -> list[tuple[str, str]]:
+        """
+        The commands of a line with the operator before each; quotes and ``^`` protect.
+        """
+        commands, operator, text, inside, index = [], "&", "", False, 0
+        while index < len(line):
+            character = line[index]
+            if character == '"':
+                inside = not inside
+            elif not inside and character == "^" and index + 1 < len(line):
+                index += 1
+                text += line[index]
+                index += 1
+                continue
+            elif not inside and character == "&" and not text.endswith(">"):
+                commands.append((operator, text))
+                operator = "&&" if line[index + 1 : index + 2] == "&" else "&"
+                text = ""
+                index += len(operator)
+                continue
+            elif not inside and line[index : index + 2] == "||":
+                commands.append((operator, text))
+                operator, text = "||", ""
+                index += 2
+                continue
+            text += character
+            index += 1
+        return [*commands, (operator, text)]
+
+    async def _command(self, text: str) -> None:
+        """
+        One command, with its output sent to a file where ``>`` says so. Pipes and input from files are not modelled.
+        """
+        bare = re.sub(r'"[^"]*("|$)', "", text)
+        if "|" in bare or "<" in bare:
+            self.view.machine.unmodelled.append(f"cmd /c {text}")
+            self.view.write_line("The syntax of the command is incorrect.", 2)
+            self.code = 1
+            return
+        view = self.view
+        if ">" in bare:
+            view = self.view.of_child(self.view.process, self._sinks(re.findall(_REDIRECTION, text)))
+            text = re.sub(_REDIRECTION, "", text)
+        await self._run(view, text.strip().lstrip("@"))
+
+    def _sinks(self, redirections: list[tuple[str, str, str]]) -> Callable[[int, bytes], None]:
+        """
+        Where a command's output and errors go: to a stream of this shell (``&1``, ``&2``), to a file, to nothing.
+        """
+        sinks = {1: "&1", 2: "&2"}
+        for stream, operator, target in redirections:
+            sinks[int(stream or 1)] = sinks[int(target[1])] if target.startswith("&") else target.strip('"')
+            if operator == ">" and not target.startswith("&") and target.lower() != "nul":
+                self.view.write(target.strip('"'), b"")
+
+        def write(stream: int, data: bytes) -> None:
+            sink = sinks[stream]
+            if sink.startswith("&"):
+                self.view.write_bytes(int(sink[1]), data)
+            elif sink.lower() != "nul":
+                self.view.write(sink, (self.view.read(sink) if self.view.exists(sink) else b"") + data)
+
+        return write
+
+    async def _run(self, view: View, text: str) -> None:
+        if not text:
+            return
+        found = re.match(r"[A-Za-z]+(?=$|[\s./\\,;=:(])", text)
+        internal = _INTERNAL.get(found[0].lower()) if found is not None else None
+        if found is None or internal is None or text[found.end() : found.end() + 1] == ":":
+            self.code = await run_line(view, text, self.call.stdin)
+            return
+        self.code = internal(self, view, text[found.end() :])
+
+    def echo(self, view: View, rest: str) -> int:
+        """
+        ``echo``: print the rest of the line.
+        """
+        if not rest.strip():
+            view.write_line("ECHO is on.")
+        else:
+            view.write_line(rest[1:])
+        return self.code
+
+    def leave(self, view: View, rest: str) -> int:
+        """
+        ``exit`` and ``exit /b``: end with a code, or with the last one.
+        """
+        del view
+        self.ended = True
+        number = re.search(r"-?\d+", rest)
+        return int(number[0]) if number else self.code
+
+    def variables(self, view: View, rest: str) -> int:
+        """
+        ``set``: set, remove or list variables.
+        """
+        rest = rest.strip().strip('"')
+        name, assigns, value = rest.partition("=")
+        if assigns:
+            if value:
+                self.view.env[name] = value
+            else:
+                self.view.env.pop(name, None)
+            return 0
+        lines = [f"{key}={view.env[key]}" for key in view.env if key.lower().startswith(name.lower())]
+        for line in sorted(lines, key=str.lower):
+            view.write_line(line)
+        if not lines:
+            view.write_line(f"Environment variable {name} not defined", 2)
+        return int(not lines)
+
+    def version(self, view: View, rest: str) -> int:
+        """
+        ``ver``: Windows' version.
+        """
+        del rest
+        view.write_line("")
+        view.write_line(_banner(view))
+        return 0
+
+    def show(self, view: View, rest: str) -> int:
+        """
+        ``type``: a file's text.
+        """
+        view.write_bytes(1, view.read(rest.strip().strip('"')))
+        return 0
+
+    def folder(self, view: View, rest: str) -> int:
+        """
+        ``dir`` and ``dir /b``: the names in a folder.
+        """
+        words = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', rest)]
+        target = next((word for word in words if not word.startswith("/")), ".")
+        bare = any(word.lower() == "/b" for word in words)
+        if not view.exists(target):
+            view.write_line("File Not Found", 2)
+            return 1
+        full = view.full_path(target)
+        names = view.list(full) if view.is_directory(full) else [full.rpartition("\\")[2]]
+        if not bare:
+            view.write_line(f" Directory of {full}")
+            view.write_line("")
+        for name in names:
+            kind = "" if bare else "<DIR>  " if view.is_directory(f"{full}\\{name}") else "       "
+            view.write_line(f"{kind}{name}")
+        return 0
+
+    def change(self, view: View, rest: str) -> int:
+        """
+        ``cd``: print or change the working directory.
+        """
+        target = re.sub(r"^\s*/[dD]\s", "", rest).strip().strip('"')
+        if not target:
+            view.write_line(view.working_directory)
+            return 0
+        if not view.is_directory(target):
+            raise WindowsError(PATH_NOT_FOUND)
+        self.view.working_directory = view.full_path(target)
+        return 0
+
+    def remark(self, view: View, rest: str) -> int:
+        """
+        ``rem``: nothing.
+        """
+        del view, rest
+        return self.code
+
+
+_INTERNAL: dict[str, Callable[[_Shell, View, str], int]] = {
+    "cd": _Shell.change,
+    "chdir": _Shell.change,
+    "dir": _Shell.folder,
+    "echo": _Shell.echo,
+    "exit": _Shell.leave,
+    "rem": _Shell.remark,
+    "set": _Shell.variables,
+    "type": _Shell.show,
+    "ver": _Shell.version,
+}
+
+
+# Windows PowerShell.
+
+
+async def powershell(call: Call) -> int:
+    """
+    Windows PowerShell 5.1: the bootstrap of a probe, and a handful of statements.
+    """
+    words = call.arguments[1:]
+    while words:
+        option = words.pop(0)
+        name = option.lower().lstrip("-/")
+        if option[0] not in "-/":
+            return await _script(call, " ".join([option, *words]))
+        if name in {"noprofile", "noninteractive", "nologo", "noexit", "sta", "mta"}:
+            continue
+        if name in {"executionpolicy", "outputformat", "inputformat", "windowstyle", "version", "ep", "ex"} and words:
+            words.pop(0)
+        elif name in {"command", "c"} and words:
+            return await _script(call, " ".join(words))
+        elif name in {"encodedcommand", "e", "ec", "enc"} and words:
+            return await _encoded(call, words[0])
+        else:
+            return _powershell_lacks(call, f"powershell.exe {option}")
+    return await _prompt(call)
+
+
+async def _encoded(call: Call, encoded: str) -> int:
+    try:
+        text = base64.b64decode(encoded, validate=True).decode("utf-16-le")
+    except (binascii.Error, UnicodeDecodeError):
+        call.view.write_line(
+            "Cannot process the command because the value specified with -EncodedCommand is not properly encoded.", 2
+        )
+        return 1
+    if "$env:PROBE" in text and "GzipStream" in text:
+        return await _probe(call)
+    return await _script(call, text)
+
+
+async def _probe(call: Call) -> int:
+    """
+    What the bootstrap does, with the twin in place of the script: the twin is that of the workload whose probe.ps1 is
+    the very text that the pod carries.
+    """
+    view = call.view
+    try:
+        script = gzip.decompress(base64.b64decode(view.env.get("PROBE", ""), validate=True))
+    except (binascii.Error, OSError, EOFError, zlib.error) as error:
+        view.write_line(f'Exception calling "FromBase64String" with "1" argument(s): "{error}"', 2)
+        return 1
+    twin = twins.find(view.machine.workloads, sha256(script).hexdigest())
+    if twin is None:
+        return _powershell_lacks(call, f"a twin of the probe with the digest sha256:{sha256(script).hexdigest()}")
+    facts: dict[str, Any] = {}
+    try:
+        for name, collect in twin.FACTS.items():
+            try:
+                facts[name] = await collect(view)
+            except WindowsError as error:
+                facts[name] = {"error": str(error), "type": error.type}
+        text = json.dumps(facts, separators=(",", ":"))
+        view.write_line(f"<<<observation {text} observation>>>")
+        if (after := getattr(twin, "after", None)) is not None:
+            await after(view)
+    except Exception:  # noqa: BLE001 - a fault of a twin is the simulation's, and must be seen as that
+        view.write_line(traceback.format_exc(), 2)
+        view.machine.unmodelled.append(f"the twin in {twin.__file__} failed")
+        return 1
+    return 0
+
+
+async def _prompt(call: Call) -> int:
+    script = _Script(call)
+    call.view.write_line("Windows PowerShell")
+    call.view.write_line("Copyright (C) Microsoft Corporation. All rights reserved.")
+    call.view.write_line("")
+    while script.exit_code is None:
+        call.view.write_bytes(1, f"PS {call.view.working_directory}> ".encode())
+        line = await call.read_line()
+        if line is None:
+            break
+        await script.run(line)
+    return script.exit_code or 0
+
+
+async def _script(call: Call, text: str) -> int:
+    script = _Script(call)
+    await script.run(text)
+    return int(script.failed) if script.exit_code is None else script.exit_code
+
+
+def _powershell_lacks(call: Call, what: str) -> int:
+    call.view.machine.unmodelled.append(what)
+    call.view.write_line(f"{what} : The term is not recognized: the simulation does not have it.", 2)
+    return 1
+
+
+_IS_ADMINISTRATOR = re.compile(
+    r"\(\s*\[(?:System\.)?Security\.Principal\.WindowsPrincipal\]\s*"
+    r"\[(?:System\.)?Security\.Principal\.WindowsIdentity\]::GetCurrent\(\)\s*\)\.IsInRole\(\s*"
+    r"\[(?:System\.)?Security\.Principal\.WindowsBuiltInRole\]\s*(?:::)?[\"']?Administrator[\"']?\s*\)",
+    re.IGNORECASE,
+)
+_USER_NAME = re.compile(
+    r"\(?\[(?:System\.)?Security\.Principal\.WindowsIdentity\]::GetCurrent\(\)\.Name\)?", re.IGNORECASE
+)
+
+
+class _Lacking(Exception):  # noqa: N818 - a step of the interpreter, no failure of this program
+    """
+    The script says something that the simulation's PowerShell does not know.
+    """
+
+
+class _Script:
+    """
+    One PowerShell session: variables, and how it ends.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.view = call.view
+        self.variables: dict[str, str] = {"true": "True", "false": "False", "null": "", "pshome": self._home()}
+        self.exit_code: int | None = None
+        self.failed = False
+
+    def _home(self) -> str:
+        return self.view.machine.era.powershell
+
+    async def run(self, text: str) -> None:
+        """
+        The statements of a text, one after the other. One that is not modelled ends the text with an error.
+        """
+        for statement in _statements(text):
+            if self.exit_code is not None:
+                return
+            try:
+                await self._statement(statement)
+            except _Lacking:
+                self.failed = True
+                self.exit_code = _powershell_lacks(self.call, f"powershell.exe -Command {statement}")
+
+    async def _statement(self, text: str) -> None:
+        if found := re.fullmatch(r"(?:Start-Sleep|sleep)\s+(?:-(s\w*|m\w*)\s+)?(\d+)", text, re.IGNORECASE):
+            await asyncio.sleep(int(found[2]) / (1000 if (found[1] or "s").lower().startswith("m") else 1))
+        elif found := re.fullmatch(r"while\s*\(\s*(?:\$true|1)\s*\)\s*\{(.*)\}", text, re.IGNORECASE | re.DOTALL):
+            while self.exit_code is None:
+                await self.run(found[1])
+                await asyncio.sleep(0)
+        elif found := re.fullmatch(r"exit(?:\s+(-?\d+))?", text, re.IGNORECASE):
+            self.exit_code = int(found[1] or 0)
+        elif found := re.fullmatch(r"(?:Write-Host|Write-Output|echo)(?:\s+(.*))?", text, re.IGNORECASE | re.DOTALL):
+            self.view.write_line(self._value(found[1] or '""'))
+        elif found := re.fullmatch(r"\$env:(\w+)\s*=\s*(.+)", text, re.IGNORECASE | re.DOTALL):
+            self.view.env[found[1]] = self._value(found[2])
+        elif found := re.fullmatch(r"\$(\w+)\s*=\s*(.+)", text, re.DOTALL):
+            self.variables[found[1].lower()] = self._value(found[2])
+        elif re.fullmatch(r"(?:&\s*)?[\w.:\\-]+(?:\s+[^;|<>$(){}]*)?", text) and find_program(
+            self.view, _first_word(text.lstrip("& "))
+        ):
+            await run_line(self.view, text.lstrip("& "), self.call.stdin)
+        else:
+            self.view.write_line(self._value(text))
+
+    def _value(self, text: str) -> str:
+        text = text.strip()
+        if re.fullmatch(r'"[^"]*"', text):
+            return self._interpolate(text[1:-1])
+        if re.fullmatch(r"'[^']*'", text):
+            return text[1:-1]
+        if re.fullmatch(r"\$(?:env:)?\w+", text):
+            return self._interpolate(text)
+        if _IS_ADMINISTRATOR.fullmatch(text):
+            return str(self.view.token.administrator)
+        if _USER_NAME.fullmatch(text):
+            return self.view.token.name
+        if re.fullmatch(r"-?\d+|[\w.:\\/-]+(?: [\w.:\\/-]+)*", text) and not re.match(r"[A-Za-z]+-[A-Za-z]+", text):
+            return text
+        raise _Lacking
+
+    def _interpolate(self, text: str) -> str:
+        if "$(" in text:
+            raise _Lacking
+        text = re.sub(r"\$env:(\w+)", lambda found: self.view.env.get(found[1], ""), text, flags=re.IGNORECASE)
+        return re.sub(r"\$(\w+)", lambda found: self.variables.get(found[1].lower(), ""), text)
+
+
+def _statements(text: str) -> list[str]:
+    """
+    The statements of a script: newlines and semicolons part them outside of quotes and brackets; comments are left out.
+    """
+    statements, current, depth, quote = [], "", 0, ""
+    for character in re.sub(r"(?m)^\s*#.*$", "", text):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        elif character in "({":
+            depth += 1
+        elif character in ")}":
+            depth -= 1
+        elif character in ";\n" and depth <= 0:
+            statements.append(current)
+            current = ""
+            continue
+        current += character
+    return [statement.strip() for statement in [*statements, current] if statement.strip()]
+
+
+# Small programs.
+
+
+async def ping(call: Call) -> int:
+    """
+    Echo requests, one a second: four of them, as many as ``-n`` says, or with ``-t`` without end.
+    """
+    view, words = call.view, call.arguments[1:]
+    target, count = "", 4
+    while words:
+        word = words.pop(0)
+        if word.lower() in {"-t", "/t"}:
+            count = 0
+        elif word.lower() in {"-n", "/n"} and words and words[0].isdigit():
+            count = int(words.pop(0))
+        elif word[:1] in "-/" and word[1:2].lower() in "wlik" and words:
+            words.pop(0)
+        elif word[:1] not in "-/":
+            target = word
+    address = "127.0.0.1" if target.lower() == "localhost" else target
+    if target.lower() == view.host_name.lower():
+        address = view.interfaces[0]
+    if not re.fullmatch(r"\d+\.\d+\.\d+\.\d+", address):
+        view.write_line(f"Ping request could not find host {target}. Please check the name and try again.")
+        return 1
+    view.write_line("")
+    view.write_line(f"Pinging {target if target == address else f'{target} [{address}]'} with 32 bytes of data:")
+    sent = received = 0
+    while not count or sent < count:
+        if sent:
+            await asyncio.sleep(1)
+        sent += 1
+        if view.answers_echo(address):
+            received += 1
+            view.write_line(f"Reply from {address}: bytes=32 time<1ms TTL=128")
+        else:
+            view.write_line("Request timed out.")
+    lost = sent - received
+    view.write_line("")
+    view.write_line(f"Ping statistics for {address}:")
+    view.write_line(f"    Packets: Sent = {sent}, Received = {received}, Lost = {lost} ({lost * 100 // sent}% loss),")
+    if received:
+        view.write_line("Approximate round trip times in milli-seconds:")
+        view.write_line("    Minimum = 0ms, Maximum = 0ms, Average = 0ms")
+    return 0 if received else 1
+
+
+async def whoami(call: Call) -> int:
+    """
+    The user's name; with ``/user`` its SID too, with ``/groups`` the SIDs of the groups.
+    """
+    view, options = call.view, {word.lower() for word in call.arguments[1:]}
+    accounts, name = view.machine.accounts, view.token.name.lower()
+    if not options & {"/user", "/groups", "/all"}:
+        view.write_line(name)
+        return 0
+    rows = [("User Name", "SID"), (name, view.token.sid)] if options & {"/user", "/all"} else []
+    tables = [rows] if rows else []
+    if options & {"/groups", "/all"}:
+        tables.append([("Group Name", "SID"), *((accounts.name(sid), sid) for sid in view.token.groups)])
+    for table in tables:
+        shown = table[1:] if "/nh" in options else table
+        if "csv" in options:
+            text = io.StringIO()
+            csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(shown)
+            for line in text.getvalue().splitlines():
+                view.write_line(line)
+            continue
+        widths = [max(len(row[column]) for row in table) for column in (0, 1)]
+        view.write_line("")
+        for index, row in enumerate(shown):
+            view.write_line(" ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+            if index == 0 and "/nh" not in options:
+                view.write_line(" ".join("=" * width for width in widths))
+    return 0
+
+
+async def hostname(call: Call) -> int:
+    """
+    The machine's DNS host name.
+    """
+    call.view.write_line(call.view.host_name)
+    return 0
+
+
+async def net(call: Call) -> int:
+    """
+    ``net localgroup`` and ``net user``: list, show, ``/add``, ``/delete``. Exit code 2 and an error's number and text
+    when Windows refuses.
+    """
+    view = call.view
+    words = call.arguments[1:]
+    options = {word.lower() for word in words if word.startswith("/")}
+    names = [word for word in words if not word.startswith("/")]
+    action = {"localgroup": _net_localgroup, "user": _net_user}.get(names[0].lower() if names else "")
+    if action is None:
+        view.machine.unmodelled.append(" ".join(["net", *words]))
+        view.write_line("The syntax of this command is:", 2)
+        return 1
+    try:
+        for line in action(view, names[1:], options):
+            view.write_line(line)
+    except WindowsError as error:
+        if error.code == 5:
+            view.write_line("System error 5 has occurred.", 2)
+            view.write_line("", 2)
+        view.write_line(str(error), 2)
+        view.write_line("", 2)
+        if error.code != 5:
+            view.write_line(f"More help is available by typing NET HELPMSG {error.code}.", 2)
+        return 2
+    view.write_line("The command completed successfully.")
+    view.write_line("")
+    return 0
+
+
+def _net_localgroup(view: View, names: list[str], options: set[str]) -> list[str]:
+    accounts = view.machine.accounts
+    if not names:
+        rule = "-" * 79
+        listed = [f"*{name}" for name, _ in view.local_groups()]
+        return ["", f"Aliases for \\\\{accounts.machine}", "", rule, *listed]
+    group, members = names[0], names[1:]
+    if not options & {"/add", "/delete"}:
+        sids = accounts.members(group)
+        shown = [accounts.name(sid).removeprefix(f"{accounts.machine}\\") for sid in sids]
+        return [f"Alias name     {group}", "Comment", "", "Members", "", "-" * 79, *shown]
+    database = view.account_database()
+    if not members:
+        if "/add" in options:
+            database.add_group(group)
+        else:
+            database.delete_group(group)
+        return []
+    found = database.group(group)
+    if found is None:
+        raise WindowsError(GROUP_NOT_FOUND, "The specified local group does not exist.")
+    for member in members:
+        sid = database.lookup(member)
+        if "/add" in options and sid not in found.members:
+            found.members.append(sid)
+        elif "/add" in options:
+            raise WindowsError(1378, "The specified account name is already a member of the group.")
+        elif sid in found.members:
+            found.members.remove(sid)
+        else:
+            raise WindowsError(1377, "The specified account name is not a member of the group.")
+    return []
+
+
+def _net_user(view: View, names: list[str], options: set[str]) -> list[str]:
+    accounts = view.machine.accounts
+    if not names:
+        rule = "-" * 79
+        return ["", f"User accounts for \\\\{accounts.machine}", "", rule, *(name for name, _ in view.local_users())]
+    if "/add" in options:
+        view.account_database().add_user(names[0], names[1] if len(names) > 1 else "")
+        return []
+    if "/delete" in options:
+        view.account_database().delete_user(names[0])
+        return []
+    user = accounts.users.get(names[0].lower())
+    if user is None:
+        raise WindowsError(2221, "The user name could not be found.")
+    if len(names) > 1:
+        view.account_database()
+        user.password = names[1]
+        return []
+    return [
+        f"User name                    {user.name}",
+        f"Account active               {'Yes' if user.enabled else 'No'}",
+    ]
+
+
+PROGRAMS: dict[str, Program] = {
+    "cmd.exe": cmd,
+    "powershell.exe": powershell,
+    "ping.exe": ping,
+    "whoami.exe": whoami,
+    "hostname.exe": hostname,
+    "net.exe": net,
+}

@@ -1,0 +1,46 @@
+"""
+The rules that a deviation can replace, together: a faithful node has the defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from infra.simulated.model import job, network, runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from infra.simulated.model.accounts import Accounts, Group, Token, User
+    from infra.simulated.model.eras import Era
+    from infra.simulated.model.job import Job, JobView, Process
+    from infra.simulated.model.network import Network, Respond
+    from infra.simulated.model.spec import Mount
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """
+    One field a rule; each rule's own docstring says what it decides and where that is from.
+    """
+
+    root_location: Callable[[Era, str], str] = runtime.root_location
+    mount_point_variable: Callable[[str], str] = runtime.mount_point_variable
+    start_directory: Callable[[Era, str, str | None], str] = runtime.start_directory
+    bound_at: Callable[[Mount, str], str] = runtime.bound_at
+    compatibility_link: Callable[[str], str] = runtime.below_root
+    path_tail: Callable[[Era, str], tuple[str, ...]] = runtime.path_tail
+    log_on: Callable[[Accounts, str, str], Token] = runtime.log_on
+    empty_user: Callable[[Era, Accounts], Token] = runtime.refuse_empty_user
+    group_of: Callable[[Era, Accounts, str], Group | None] = runtime.group_of
+    join_group: Callable[[Group, User], None] = runtime.join_group
+    remove_account: Callable[[Accounts, str], None] = runtime.remove_account
+    memory_limit: Callable[[int | None], JobView] = runtime.memory_limit
+    cpu_limit: Callable[[int | None], tuple[int, int]] = runtime.cpu_limit
+    may_commit: Callable[[Process, int], bool] = job.may_commit
+    job_of_child: Callable[[Job], Job] = job.job_of_child
+    network_of: Callable[[Network, str], Network] = runtime.network_of
+    find_listener: Callable[[Network, str, int], Respond | None] = network.find_listener
+    answers_echo: Callable[[Network, str], bool] = network.answers_echo
+    host_name: Callable[[str, str], str] = runtime.host_name

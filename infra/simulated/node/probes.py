@@ -1,0 +1,92 @@
+"""
+Readiness, liveness and startup probes of running containers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from infra.simulated.model.errors import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from infra.simulated.model.container import Container
+    from infra.simulated.model.host import Host
+
+    Report = Callable[[str, str], None]
+
+
+def _port(container: dict[str, Any], port: int | str) -> int:
+    if isinstance(port, int):
+        return port
+    return next(int(p["containerPort"]) for p in container.get("ports") or () if p.get("name") == port)
+
+
+async def _exec(instance: Container, command: list[str], seconds: float) -> str | None:
+    said = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            code = await instance.exec(command, None, lambda _, data: said.extend(data))
+    except TimeoutError:
+        return f"command timed out: {' '.join(command)}"
+    except StartError as error:
+        return str(error)
+    return None if code == 0 else said.decode(errors="replace")
+
+
+def _http(host: Host, address: str, port: int, wanted: dict[str, Any]) -> str | None:
+    path = wanted.get("path") or "/"
+    where = f"{address}:{port}"
+    respond = host.network.connect(wanted.get("host") or address, port)
+    if respond is None:
+        return f'Get "http://{where}{path}": dial tcp {where}: connectex: No connection could be made because the target machine actively refused it.'
+    headers = "".join(f"{h['name']}: {h['value']}\r\n" for h in wanted.get("httpHeaders") or ())
+    answer = respond(f"GET {path} HTTP/1.1\r\nHost: {where}\r\n{headers}Connection: close\r\n\r\n".encode())
+    words = answer.split(b"\r\n", 1)[0].split()
+    code = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+    return None if 200 <= code < 400 else f"HTTP probe failed with statuscode: {code}"
+
+
+async def attempt(
+    probe: dict[str, Any], container: dict[str, Any], instance: Container, host: Host, address: str
+) -> str | None:
+    """
+    Try once; None when it went well, else what went wrong.
+    """
+    if "exec" in probe:
+        return await _exec(instance, probe["exec"]["command"], probe.get("timeoutSeconds") or 1)
+    if "httpGet" in probe:
+        return _http(host, address, _port(container, probe["httpGet"]["port"]), probe["httpGet"])
+    if "tcpSocket" in probe:
+        port = _port(container, probe["tcpSocket"]["port"])
+        if host.network.connect(probe["tcpSocket"].get("host") or address, port) is None:
+            return (
+                f"dial tcp {address}:{port}: connectex: "
+                "No connection could be made because the target machine actively refused it."
+            )
+    return None
+
+
+async def watch(
+    probe: dict[str, Any], once: Callable[[], Any], on_change: Callable[[bool], None], on_failure: Report, kind: str
+) -> None:
+    """
+    Probe for ever: ``on_change`` hears each passing of a threshold, ``on_failure`` each single failure.
+    """
+    await asyncio.sleep(probe.get("initialDelaySeconds") or 0)
+    state: bool | None = None
+    run = 0
+    last: bool | None = None
+    while True:
+        trouble = await once()
+        good = trouble is None
+        run, last = (run + 1 if good == last else 1), good
+        if not good:
+            on_failure("Unhealthy", f"{kind} probe failed: {trouble}")
+        needed = (probe.get("successThreshold") or 1) if good else (probe.get("failureThreshold") or 3)
+        if run >= needed and good != state:
+            state = good
+            on_change(good)
+        await asyncio.sleep(probe.get("periodSeconds") or 10)

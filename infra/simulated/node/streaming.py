@@ -1,0 +1,178 @@
+"""
+exec and attach over WebSocket: channels in binary messages, a ``v1.Status`` at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import WSMsgType, web
+
+from infra.simulated.model.errors import StartError
+
+if TYPE_CHECKING:
+    from infra.simulated.model.container import Container
+    from infra.simulated.node.logs import Line
+
+PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
+_CLOSE = 255
+
+
+def frame(channel: int, data: bytes) -> bytes:
+    """
+    A message for a channel.
+    """
+    return bytes([channel]) + data
+
+
+def split(message: bytes) -> tuple[int, bytes, int | None]:
+    """
+    Channel and data of a message; the last value is the channel that the client has closed (v5), or None.
+    """
+    if not message:
+        return -1, b"", None
+    if message[0] == _CLOSE and len(message) > 1:
+        return -1, b"", message[1]
+    return message[0], message[1:], None
+
+
+def success() -> dict[str, Any]:
+    """
+    The command ended with 0.
+    """
+    return {"metadata": {}, "status": "Success"}
+
+
+def exit_status(code: int) -> dict[str, Any]:
+    """
+    The command ended with this code.
+    """
+    if code == 0:
+        return success()
+    return {
+        "metadata": {},
+        "status": "Failure",
+        "message": f"command terminated with non-zero exit code: exit status {code}",
+        "reason": "NonZeroExitCode",
+        "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
+    }
+
+
+def failure(text: str) -> dict[str, Any]:
+    """
+    The command could not be started.
+    """
+    return {
+        "metadata": {},
+        "status": "Failure",
+        "message": f"Internal error occurred: error executing command in container: {text}",
+        "reason": "InternalError",
+        "details": {"causes": [{"message": f"error executing command in container: {text}"}]},
+        "code": 500,
+    }
+
+
+class _Outgoing:
+    """
+    Sends what is written without waiting, in order.
+    """
+
+    def __init__(self, socket: web.WebSocketResponse, wanted: set[int]) -> None:
+        self._socket = socket
+        self._wanted = wanted
+        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    def write(self, channel: int, data: bytes) -> None:
+        if data and channel in self._wanted:
+            self._queue.put_nowait(frame(channel, data))
+
+    def finish(self, status: dict[str, Any]) -> None:
+        self._queue.put_nowait(frame(ERROR, json.dumps(status).encode()))
+        self._queue.put_nowait(None)
+
+    async def run(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while (message := await self._queue.get()) is not None:
+                await self._socket.send_bytes(message)
+        await self._socket.close()
+
+
+async def _receive(socket: web.WebSocketResponse, stdin: asyncio.StreamReader | None) -> None:
+    """
+    Feed stdin until the client is gone; sizes are ignored.
+    """
+    async for message in socket:
+        if message.type != WSMsgType.BINARY or stdin is None:
+            continue
+        channel, data, closed = split(message.data)
+        if closed == STDIN:
+            stdin.feed_eof()
+            stdin = None
+        elif channel == STDIN and data:
+            stdin.feed_data(data)
+    if stdin is not None:
+        stdin.feed_eof()
+
+
+async def _stream(request: web.BaseRequest, work: Any) -> web.WebSocketResponse:
+    socket = web.WebSocketResponse(protocols=PROTOCOLS, heartbeat=None, max_msg_size=0)
+    await socket.prepare(request)
+    query = request.query
+    tty = query.get("tty") in {"1", "true"}
+    wanted = {STDOUT} if query.get("output") in {"1", "true"} else set()
+    if query.get("error") in {"1", "true"} and not tty:
+        wanted.add(STDERR)
+    stdin = asyncio.StreamReader() if query.get("input") in {"1", "true"} else None
+    out = _Outgoing(socket, wanted)
+    sender = asyncio.create_task(out.run())
+    receiver = asyncio.create_task(_receive(socket, stdin))
+    worker = asyncio.create_task(work(out, stdin, tty))
+    try:
+        # A client that goes away ends its command.
+        await asyncio.wait({worker, receiver}, return_when=asyncio.FIRST_COMPLETED)
+        if worker.done():
+            out.finish(worker.result())
+            await sender
+    finally:
+        for task in (worker, receiver, sender):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+                await task
+        await socket.close()
+    return socket
+
+
+async def execute(request: web.BaseRequest, container: Container, command: list[str]) -> web.WebSocketResponse:
+    """
+    Serve ``/exec``.
+    """
+
+    async def work(out: _Outgoing, stdin: asyncio.StreamReader | None, tty: bool) -> dict[str, Any]:
+        def write(channel: int, data: bytes) -> None:
+            out.write(STDOUT if tty else channel, data)
+
+        try:
+            return exit_status(await container.exec(command, stdin, write, tty=tty))
+        except StartError as error:
+            return failure(str(error))
+
+    return await _stream(request, work)
+
+
+async def attach(request: web.BaseRequest, container: Container) -> web.WebSocketResponse:
+    """
+    Serve ``/attach``: what the container writes from now on, until it ends.
+    """
+
+    async def work(out: _Outgoing, _: asyncio.StreamReader | None, tty: bool) -> dict[str, Any]:
+        line: Line
+        async for line in container.log.follow(len(container.log.lines)):
+            channel = STDERR if line.stream == "stderr" and not tty else STDOUT
+            out.write(channel, line.text.encode() + (b"\r\n" if tty else b"\n"))
+        return success()
+
+    return await _stream(request, work)

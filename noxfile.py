@@ -1,0 +1,128 @@
+"""
+What can be done here; ``nox -l`` lists it. Arguments behind ``--`` go to the program.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["conformance"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_external_run = True
+
+ROOT = Path(__file__).parent
+# Longer than the program needs to clean up after Ctrl-C: nodes may take their time to let pods go.
+CLEAN_UP_SECONDS = 300
+
+
+def _install(session: nox.Session, *extras: str) -> None:
+    """
+    Install the project with its pinned dependencies, unless this environment already has just that.
+    """
+    described = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "constraints.txt"))
+    stamp = Path(session.virtualenv.location) / "installed"
+    wanted = hashlib.sha256(f"{described}{extras}{ROOT}".encode()).hexdigest()
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+        return
+    extra = f"[{','.join(extras)}]" if extras else ""
+    session.install("-c", "constraints.txt", "-e", f".{extra}")
+    stamp.write_text(wanted, encoding="utf-8")
+
+
+def _program(session: nox.Session, *command: str) -> None:
+    """
+    Run the program and end with its exit code.
+    """
+    _install(session)
+    arguments = [*command, *session.posargs]
+    code = _run(session, "python", "-m", "conformance", *arguments)
+    if code:
+        # nox knows only success and failure; a pipeline needs to know which failure.
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def _run(session: nox.Session, *command: str) -> int:
+    """
+    Run a command with every exit code accepted, and return it.
+    """
+    code = 0
+
+    class Codes:
+        """
+        Accepts every code and remembers it.
+        """
+
+        def __contains__(self, value: object) -> bool:
+            nonlocal code
+            code = int(str(value))
+            return True
+
+        def __iter__(self):  # type: ignore[no-untyped-def] # noqa: ANN204
+            return iter(())
+
+    session.run(
+        *command,
+        success_codes=Codes(),
+        env={"HOSTPROCESS_CONFORMANCE_PARENT": str(os.getpid()), "PYTHONUNBUFFERED": "1"},
+        interrupt_timeout=CLEAN_UP_SECONDS,
+        terminate_timeout=CLEAN_UP_SECONDS,
+    )
+    return code
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """Judge Windows nodes: by default simulated ones; -- --target existing for the cluster of your kubeconfig."""
+    _program(session)
+
+
+@nox.session(default=False)
+def judge(session: nox.Session) -> None:
+    """Judge kept evidence again, without a cluster: nox -s judge -- artifacts/<run>."""
+    _program(session, "judge")
+
+
+@nox.session(default=False)
+def up(session: nox.Session) -> None:
+    """Leave an embedded cluster running for kubectl, and print its kubeconfig's path."""
+    _program(session, "up")
+
+
+@nox.session(default=False)
+def down(session: nox.Session) -> None:
+    """Take away the cluster that `up` left."""
+    _program(session, "down")
+
+
+@nox.session(default=False)
+def catalogue(session: nox.Session) -> None:
+    """Write conformance/catalogue.md and .json from the pages; -- --check only verifies them."""
+    _program(session, "catalogue")
+
+
+@nox.session(default=False)
+def tests(session: nox.Session) -> None:
+    """Test the suite itself, then its style and types."""
+    _install(session, "tests", "lint")
+    session.run("python", "-m", "pytest", *session.posargs)
+    if not session.posargs:
+        _lint(session)
+
+
+@nox.session(default=False)
+def lint(session: nox.Session) -> None:
+    """Style and types alone."""
+    _install(session, "tests", "lint")
+    _lint(session)
+
+
+def _lint(session: nox.Session) -> None:
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy", ".")

@@ -1,0 +1,128 @@
+"""
+Unit tests open no socket unless they say so (marker ``sockets`` or ``cluster``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from infra.simulated.api_defects import API_DEFECTS
+from infra.simulated.cluster import SimulatedCluster, name_nodes
+from infra.simulated.model.deviations import DEVIATIONS
+from infra.simulated.model.eras import ERAS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_sockets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not {"sockets", "cluster"} & {mark.name for mark in request.node.iter_markers()}:
+
+        def refuse(*_: Any) -> None:
+            pytest.fail("this test opens a connection; mark it `sockets` if it has to")
+
+        monkeypatch.setattr(socket.socket, "connect", refuse)
+        monkeypatch.setattr(socket.socket, "bind", refuse)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """
+    One run of the program: its exit code, what it printed, its output folder, and its verdict.json, if it wrote one.
+    """
+
+    code: int
+    output: str
+    out: Path
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads((self.out / "verdict.json").read_text(encoding="utf-8"))
+        return document
+
+    def verdicts(self) -> dict[tuple[str, str | None], str]:
+        return {(one["requirement"], one["node"]): one["verdict"] for one in self.verdict["results"]}
+
+    def red(self, node: str | None) -> set[str]:
+        return {
+            requirement
+            for (requirement, where), found in self.verdicts().items()
+            if where == node and found == "non-conformant"
+        }
+
+
+def run_program(
+    out: Path, *arguments: str, seconds: float = 300, environment: dict[str, str] | None = None
+) -> Finished:
+    """
+    Run ``python -m conformance`` as a user would, in a folder of its own.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    ended = subprocess.run(
+        [sys.executable, "-m", "conformance", *arguments, "--out", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        cwd=out.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **(environment or {})},
+    )
+    return Finished(ended.returncode, ended.stdout + ended.stderr, out)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """
+    One cluster for the whole test run: a faithful node of every era, and one node for every (defect, era).
+    """
+
+    cluster: SimulatedCluster
+    kubeconfig: Path
+    faithful: dict[str, str]
+    """Node name by era."""
+    wrong: dict[tuple[str, str], str]
+    """Node name by defect and era."""
+    run: Finished
+
+
+def _eras_to_try(name: str) -> list[str]:
+    """
+    The current era where the defect can be there, and the oldest one, whose rules differ most.
+    """
+    eras = DEVIATIONS[name].eras
+    newest = next(era for era in ("2.3", "1.7", "1.6") if era in eras)
+    return sorted({newest} | ({"1.6"} if "1.6" in eras else set()))
+
+
+@pytest.fixture(scope="session")
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
+    """
+    Bring the cluster up once, and judge all of its nodes in one run.
+    """
+    pairs = [(name, era) for name in sorted(DEVIATIONS) for era in _eras_to_try(name)]
+    nodes = name_nodes([*((era, ()) for era in ERAS), *((era, (name,)) for name, era in pairs)])
+    cluster = SimulatedCluster(nodes, print, _control_plane(), sorted(API_DEFECTS))
+    with cluster as target:
+        out = tmp_path_factory.mktemp("matrix") / "out"
+        run = run_program(out, "--target", "existing", "--kubeconfig", str(target.kubeconfig))
+        names = [node.name for node in nodes]
+        faithful = dict(zip(ERAS, names, strict=False))
+        wrong = dict(zip(pairs, names[len(ERAS) :], strict=True))
+        yield Matrix(cluster, Path(str(target.kubeconfig)), faithful, wrong, run)
+
+
+def _control_plane() -> Path | None:
+    given = os.environ.get("CONFORMANCE_CONTROL_PLANE_BIN")
+    return Path(given) if given else None

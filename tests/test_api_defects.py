@@ -1,0 +1,279 @@
+"""
+The proxies that play defects of the API server's side. The last tests open loopback sockets: a small API server of
+their own behind the real proxies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from conformance import Defect, Scope
+from conformance.admission import test_host_network, test_mixed_pods, test_pod_security
+from infra.simulated.api_defects import ADMITTED, API_DEFECTS, Answer, Asked, is_host_process, proxies
+from infra.simulated.certificates import Authority
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+PODS = "/api/v1/namespaces/main/pods"
+ON = {"windowsOptions": {"hostProcess": True}}
+MIXED = (
+    'Invalid value: "": If pod contains any hostProcess containers then all containers must be HostProcess containers'
+)
+DIFFER = "Invalid value: false: pod hostProcess value must be identical if both are specified, was true"
+HOST_NETWORK = "Invalid value: false: hostNetwork must be true if pod contains any hostProcess containers"
+
+
+def pod(**spec: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}], **spec}}
+
+
+def creation(body: dict[str, Any], **query: str) -> Asked:
+    return Asked("POST", PODS, query, body)
+
+
+def invalid(**causes: str) -> Answer:
+    listed = [{"field": field.replace("_", "."), "message": text} for field, text in causes.items()]
+    return Answer(422, {"message": 'Pod "p" is invalid: whatever', "details": {"causes": listed}, "reason": "Invalid"})
+
+
+def forbidden(level: str) -> Answer:
+    return Answer(403, {"message": f'pods "p" is forbidden: violates PodSecurity "{level}:latest": hostProcess (…)'})
+
+
+def test_every_cluster_defect_of_the_pages_is_played_and_no_other() -> None:
+    pages = [test_mixed_pods, test_host_network, test_pod_security]
+    declared = {value.name: value.on for page in pages for value in vars(page).values() if isinstance(value, Defect)}
+    assert declared == dict.fromkeys(API_DEFECTS, Scope.CLUSTER)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("mixed-pod-admitted", MIXED),
+        ("disagreeing-values-admitted", DIFFER),
+        ("host-network-not-required", HOST_NETWORK),
+    ],
+)
+def test_a_forgotten_rule_is_the_only_one_forgotten(name: str, rule: str) -> None:
+    answer = API_DEFECTS[name].answer
+    asked = creation(pod())
+    assert answer(asked, invalid(spec=rule)) is ADMITTED
+    others = invalid(**{f"field_{index}": text for index, text in enumerate([MIXED, DIFFER, HOST_NETWORK])})
+    left = answer(asked, others)
+    assert left.code == 422
+    assert [cause["message"] for cause in left.body["details"]["causes"]] == [
+        text for text in (MIXED, DIFFER, HOST_NETWORK) if text != rule
+    ]
+    assert rule not in left.body["message"]
+    unconcerned = invalid(name="Required value")
+    assert answer(asked, unconcerned) is unconcerned
+
+
+@pytest.mark.parametrize("level", ["baseline", "restricted"])
+def test_only_hostprocess_pods_pass_and_only_that_level(level: str) -> None:
+    answer = API_DEFECTS[f"{level}-admits"].answer
+    asked = creation(pod(securityContext=ON))
+    assert answer(asked, forbidden(level)) is ADMITTED
+    other = forbidden({"baseline": "restricted", "restricted": "baseline"}[level])
+    assert answer(asked, other) is other
+    ordinary = forbidden(level)
+    assert answer(creation(pod()), ordinary) is ordinary
+
+
+def test_privileged_refuses_dry_runs_of_hostprocess_pods_only() -> None:
+    answer = API_DEFECTS["privileged-refuses"].answer
+    created = Answer(201, pod(securityContext=ON))
+    refused = answer(creation(pod(securityContext=ON), dryRun="All"), created)
+    assert refused.code == 403
+    assert "violates PodSecurity " in refused.body["message"]
+    assert answer(creation(pod(securityContext=ON)), created) is created
+    assert answer(creation(pod(), dryRun="All"), created) is created
+    stands = forbidden("baseline")
+    assert answer(creation(pod(securityContext=ON), dryRun="All"), stands) is stands
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({}, False),
+        ({"securityContext": None}, False),
+        ({"securityContext": ON}, True),
+        ({"containers": [{"name": "c", "securityContext": ON}]}, True),
+        ({"initContainers": [{"name": "i", "securityContext": ON}]}, True),
+        ({"securityContext": {"windowsOptions": {"hostProcess": False}}}, False),
+    ],
+)
+def test_what_a_hostprocess_pod_is(spec: dict[str, Any], expected: bool) -> None:
+    assert is_host_process(pod(**spec)) is expected
+
+
+def test_only_the_baseline_label_is_dropped() -> None:
+    request = API_DEFECTS["enforce-label-dropped"].request
+    label = "pod-security.kubernetes.io/enforce"
+
+    def labels(value: str, path: str = "/api/v1/namespaces") -> Any:
+        told = request(Asked("POST", path, {}, {"metadata": {"name": "n", "labels": {label: value, "run": "1"}}}))
+        return told and told["metadata"]["labels"]
+
+    assert labels("baseline") == {"run": "1"}
+    assert labels("restricted") == {label: "restricted", "run": "1"}
+    assert labels("baseline", PODS) == {label: "baseline", "run": "1"}
+    assert request(Asked("DELETE", "/api/v1/namespaces/n", {}, None)) is None
+
+
+def test_a_refused_pod_is_told_as_a_created_one() -> None:
+    event = API_DEFECTS["failed-create-not-reported"].event
+    told = event({"type": "Warning", "reason": "FailedCreate", "message": "forbidden", "metadata": {"name": "e"}})
+    assert told == {"type": "Normal", "reason": "SuccessfulCreate", "message": "Created pod", "metadata": {"name": "e"}}
+    assert event({"reason": "FailedCreate", "note": "forbidden"})["note"] == "Created pod"
+    other = {"reason": "Scheduled", "message": "m"}
+    assert event(other) is other
+
+
+# -- Through real proxies.
+
+
+class Api:
+    """
+    An API server of a few answers, that remembers what it was asked.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, Any]] = []
+        self.go_on = asyncio.Event()
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        text = await request.text()
+        self.asked.append((request.method, request.raw_path, json.loads(text) if text else None))
+        assert request.transport is not None
+        assert request.transport.get_extra_info("peercert"), "the proxy shows no certificate"
+        assert "Authorization" not in request.headers
+        if "watch" in request.query:
+            response = web.StreamResponse(headers={"Content-Type": "application/json"})
+            await response.prepare(request)
+            for reason in ("FailedCreate", "Scheduled"):
+                change = {"type": "ADDED", "object": {"reason": reason, "type": "Warning", "message": reason}}
+                await response.write(json.dumps(change).encode() + b"\n")
+                await self.go_on.wait()
+            return response
+        if request.path.endswith("/events"):
+            return web.json_response({"kind": "EventList", "items": [{"reason": "FailedCreate", "message": "m"}]})
+        if request.path.endswith("/log"):
+            return web.Response(text="a log")
+        if request.method in {"POST", "PATCH"}:
+            answer = invalid(spec=MIXED)
+            return web.json_response(answer.body, status=answer.code, headers={"Warning": '299 - "w"'})
+        return web.json_response({"kind": "Pod", "metadata": {"name": "as-it-is"}})
+
+
+@contextlib.asynccontextmanager
+async def proxied(
+    folder: Path, defects: list[str], *, down: bool = False
+) -> AsyncIterator[tuple[Api, aiohttp.ClientSession, dict[str, str]]]:
+    authority = Authority(folder)
+    server = authority.issue("server", "server", addresses=["127.0.0.1"])
+    admin = authority.issue("admin", "admin", "system:masters")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.certificate))
+    context.load_cert_chain(server.certificate, server.key)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    api = Api()
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", api.answer)
+    runner = web.AppRunner(application, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    port = runner.addresses[0][1]
+    if down:
+        await runner.cleanup()
+    trust = ssl.create_default_context(cafile=str(authority.certificate))
+    config = {
+        "api": f"https://127.0.0.1:{port}",
+        "ca": authority.certificate,
+        "adminCertificate": admin.certificate,
+        "adminKey": admin.key,
+        "serverCertificate": server.certificate,
+        "serverKey": server.key,
+        "defects": defects,
+    }
+    try:
+        async with (
+            asyncio.timeout(20),
+            proxies(config) as ports,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust)) as session,
+        ):
+            yield api, session, {name: f"https://127.0.0.1:{port}" for name, port in ports.items()}
+    finally:
+        if not down:
+            await runner.cleanup()
+
+
+@pytest.mark.sockets
+def test_each_proxy_has_its_defect_and_passes_everything_else_on(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with proxied(tmp_path, ["mixed-pod-admitted", "host-network-not-required"]) as (api, session, urls):
+            url, other = urls.values()
+            sent = pod()
+            async with session.post(url + PODS, params={"dryRun": "All"}, json=sent) as answer:
+                assert (answer.status, await answer.json()) == (201, sent)
+                assert answer.headers["Warning"] == '299 - "w"'
+            async with session.post(other + PODS, json=sent) as answer:
+                assert answer.status == 422
+            path = f"{PODS}/p/ephemeralcontainers"
+            async with session.patch(url + path, json={}, headers={"Authorization": "Bearer mine"}) as answer:
+                assert (answer.status, (await answer.json())["metadata"]["name"]) == (200, "as-it-is")
+            async with session.get(URL(f"{url}{PODS}/a%2Fb/log?container=c%20d", encoded=True)) as answer:
+                assert await answer.text() == "a log"
+            async with session.get(url + PODS, headers={"Connection": "Upgrade", "Upgrade": "websocket"}) as answer:
+                assert answer.status == 501
+        assert api.asked == [
+            ("POST", f"{PODS}?dryRun=All", sent),
+            ("POST", PODS, sent),
+            ("PATCH", path, {}),
+            ("GET", f"{PODS}/p", None),
+            ("GET", f"{PODS}/a%2Fb/log?container=c%20d", None),
+        ]
+
+    asyncio.run(run())
+
+
+@pytest.mark.sockets
+def test_a_watch_comes_line_by_line(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with proxied(tmp_path, ["failed-create-not-reported", "baseline-admits"]) as (api, session, urls):
+            url, other = urls.values()
+            path = "/api/v1/namespaces/n/events"
+            async with session.get(url + path) as answer:
+                assert (await answer.json())["items"][0]["reason"] == "SuccessfulCreate"
+            async with session.get(url + path, params={"watch": "true"}) as answer:
+                first = json.loads(await answer.content.readline())
+                assert first["object"]["reason"] == "SuccessfulCreate"
+                async with session.get(other + path, params={"watch": "true"}) as faithful:
+                    assert json.loads(await faithful.content.readline())["object"]["reason"] == "FailedCreate"
+                api.go_on.set()
+                assert json.loads(await answer.content.readline())["object"]["reason"] == "Scheduled"
+                assert await answer.content.readline() == b""
+
+    asyncio.run(run())
+
+
+@pytest.mark.sockets
+def test_an_api_server_that_is_gone_is_a_bad_gateway(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with (
+            proxied(tmp_path, ["baseline-admits"], down=True) as (_, session, urls),
+            session.get(urls["baseline-admits"] + PODS) as answer,
+        ):
+            assert answer.status == 502
+
+    asyncio.run(run())

@@ -1,0 +1,70 @@
+"""
+The catalogue is whole, well-formed, and generated.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conformance import __main__ as program
+from conformance._suite import catalogue, workload
+from conformance._suite.model import Defect, Requirement, Scope
+from conformance._suite.versions import Containerd
+
+PAGES = catalogue.load()
+SOURCES = ("https://kubernetes.io/docs/", "https://github.com/kubernetes/enhancements/", "https://learn.microsoft.com/")
+
+
+@pytest.mark.parametrize("requirement", PAGES.requirements.values(), ids=lambda one: one.id)
+def test_a_requirement_is_whole(requirement: Requirement) -> None:
+    check = PAGES.checks[requirement.id]
+    page = Path(str(check.function.__module__).replace(".", "/"))
+    area, topic, _ = requirement.id.split("/")
+    assert page.parent.name == area
+    assert requirement.sentence.endswith(".")
+    assert requirement.source.startswith(SOURCES)
+    assert page.name.startswith("test_")
+    assert topic
+    for name in check.reads:
+        workload.load(name)
+    if requirement.scope is Scope.CLUSTER:
+        assert not any(isinstance(bound, Containerd) for bound in (*requirement.since, *requirement.until))
+
+
+def test_every_workload_is_read_by_a_check_and_explained() -> None:
+    read = {name for check in PAGES.checks.values() for name in check.reads}
+    assert read == set(workload.names())
+    assert [name for name in sorted(read) if not (workload.FOLDER / name / "README.md").is_file()] == []
+
+
+def test_check_names_are_unique() -> None:
+    names = [check.name for check in PAGES.checks.values()]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_the_generated_catalogue_is_up_to_date() -> None:
+    assert program.main(["catalogue", "--check"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("identity", "source"),
+    [
+        ("area/topic", "https://x"),
+        ("Area/topic/it", "https://x"),
+        ("area/topic/it", "http://x"),
+        ("a b/c/d", "https://x"),
+    ],
+)
+def test_a_malformed_requirement_is_refused(identity: str, source: str) -> None:
+    with pytest.raises(ValueError, match="requirement"):
+        Requirement(identity, "It does.", source=source)
+
+
+def test_a_malformed_defect_is_refused() -> None:
+    some = next(iter(PAGES.requirements.values()))
+    with pytest.raises(ValueError, match="lower case"):
+        Defect("Bad Name", "It is wrong.", breaks=[some])
+    with pytest.raises(ValueError, match="at least one"):
+        Defect("good-name", "It is wrong.", breaks=[])

@@ -1,0 +1,76 @@
+"""
+Each defect turns red exactly what it says it breaks, on its node only; and every requirement can fail on its own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import pytest
+
+from conformance._suite import catalogue
+from conformance._suite.model import Level, Scope
+from infra.simulated.api_defects import API_DEFECTS
+from infra.simulated.model.deviations import DEVIATIONS
+from tests.conftest import run_program
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import Matrix
+
+PAGES = catalogue.load()
+NODE_DEFECTS = sorted(name for name, defect in PAGES.defects.items() if defect.on is Scope.NODE)
+API_SERVER_DEFECTS = sorted(name for name, defect in PAGES.defects.items() if defect.on is Scope.CLUSTER)
+
+
+def _breaks(name: str) -> set[str]:
+    return {requirement.id for requirement in PAGES.defects[name].breaks}
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("name", NODE_DEFECTS)
+def test_a_defect_breaks_exactly_what_it_says(matrix: Matrix, name: str) -> None:
+    verdicts = matrix.run.verdicts()
+    shown = set()
+    for (defect, _), node in matrix.wrong.items():
+        if defect != name:
+            continue
+        applicable = {one for one in _breaks(name) if verdicts[one, node] != "not-applicable"}
+        assert applicable, f"on {node} nothing that {name} breaks applies"
+        assert matrix.run.red(node) == applicable, node
+        shown |= applicable
+    assert shown == _breaks(name), "some of what it breaks was never seen red"
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("name", API_SERVER_DEFECTS)
+def test_a_defect_of_the_api_server_breaks_exactly_what_it_says(matrix: Matrix, name: str, tmp_path: Path) -> None:
+    node = matrix.faithful["2.3"]
+    run = run_program(
+        tmp_path / "out", "--target", "existing", "--kubeconfig", str(matrix.cluster.kubeconfig_for(name)),
+        "--node", node, "-k", "admission",
+    )  # fmt: skip
+    assert run.red(None) == _breaks(name), run.output[-3000:]
+    assert run.red(node) == set()
+    assert run.code == 1
+
+
+def test_pages_and_simulation_know_the_same_defects() -> None:
+    assert set(NODE_DEFECTS) == set(DEVIATIONS)
+    assert set(API_SERVER_DEFECTS) == set(API_DEFECTS)
+
+
+def test_every_requirement_that_is_judged_has_a_defect() -> None:
+    broken = {one for name in PAGES.defects for one in _breaks(name)}
+    judged = {one.id for one in PAGES.requirements.values() if one.level is not Level.OBSERVED}
+    assert judged == broken
+
+
+def test_no_two_requirements_have_the_same_set_of_defects() -> None:
+    by_defects = defaultdict(list)
+    for entry in PAGES.entries():
+        if entry["defects"]:
+            by_defects[tuple(entry["defects"])].append(entry["id"])  # type: ignore[arg-type]
+    assert [ids for ids in by_defects.values() if len(ids) > 1] == []

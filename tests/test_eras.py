@@ -1,0 +1,47 @@
+"""
+A faithful node of every era keeps every requirement that applies to it, and nothing is left open.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from infra.simulated.model.eras import ERAS
+
+if TYPE_CHECKING:
+    from tests.conftest import Matrix
+
+pytestmark = pytest.mark.cluster
+
+# Without the bind filter the runtime falls back to links: containerd 1.7 promises more than that machine can keep.
+WITHOUT_BIND_FILTER = {
+    "storage/service-account-token/at-mount-path",
+    "storage/volumes/at-mount-path-with-drive",
+    "storage/volumes/at-mount-path-with-slashes",
+}
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_a_faithful_node_is_green(matrix: Matrix, era: str) -> None:
+    node = matrix.faithful[era]
+    assert matrix.run.red(node) == (WITHOUT_BIND_FILTER if era == "1.7-no-bind-filter" else set())
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_nothing_is_left_open_on_a_faithful_node(matrix: Matrix, era: str) -> None:
+    results = [one for one in matrix.run.verdict["results"] if one["node"] == matrix.faithful[era]]
+    assert [(one["requirement"], one["reason"]) for one in results if one["verdict"] == "not-proven"] == []
+    assert sum(one["verdict"] == "conformant" for one in results) > 15
+
+
+def test_the_api_server_is_green(matrix: Matrix) -> None:
+    found = {key: one for key, one in matrix.run.verdicts().items() if key[1] is None}
+    assert set(found.values()) == {"conformant"}
+
+
+def test_a_run_with_wrong_nodes_is_a_failure_and_says_that_it_is_simulated(matrix: Matrix) -> None:
+    assert matrix.run.code == 1, matrix.run.output[-3000:]
+    assert (matrix.run.verdict["claim"], matrix.run.verdict["exitCode"]) == ("failure", 1)
+    assert matrix.run.verdict["simulated"] is True

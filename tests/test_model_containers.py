@@ -1,0 +1,610 @@
+"""
+Containers of the model: what runs in them, what they see, what they leave, and what each deviation changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from infra.simulated.model import programs
+from infra.simulated.model.container import Container, ContainerSpec, Mount
+from infra.simulated.model.deviations import BIND, DEVIATIONS, GROUPS
+from infra.simulated.model.eras import ERAS
+from infra.simulated.model.errors import CreateError, StartError, WindowsError
+from infra.simulated.model.host import Host
+from infra.simulated.model.job import MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from infra.simulated.model.view import View
+
+ID = "0123456789abcdef" * 4
+BASE = "mcr.microsoft.com/oss/kubernetes/windows-host-process-containers-base-image:v1.0.0"
+NANO = "mcr.microsoft.com/powershell:lts-nanoserver-1809"
+SYSTEM = "NT AUTHORITY\\SYSTEM"
+HOST_NAME = "Win-Containerd-Node-0"
+STOPPED = -1073741510
+NOT_RECOGNIZED = ["'{}' is not recognized as an internal or external command,", "operable program or batch file."]
+
+
+def node(era: str = "1.7", *deviations: str) -> Host:
+    return Host(ERAS[era], "win-containerd-node-0", "10.240.0.4", frozenset(deviations))
+
+
+def create(host: Host, *command: str, image: str = BASE, user: str | None = SYSTEM, **more: Any) -> Container:
+    plain = ContainerSpec(ID, "c", "p", "ns", "uid", host.image(image), command=command, user=user)
+    return host.create(replace(plain, **more))
+
+
+async def begin(host: Host, *command: str, **more: Any) -> Container:
+    container = create(host, *command, **more)
+    await container.start()
+    return container
+
+
+async def finish(host: Host, *command: str, **more: Any) -> tuple[int, list[str]]:
+    container = await begin(host, *command, **more)
+    code = await asyncio.wait_for(container.wait(), 5)
+    return code, [line.text for line in container.log.lines]
+
+
+def ran(host: Host, *command: str, **more: Any) -> tuple[int, list[str]]:
+    return asyncio.run(finish(host, *command, **more))
+
+
+def refused(host: Host, *command: str, **more: Any) -> str:
+    with pytest.raises(StartError) as error:
+        ran(host, *command, **more)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_a_user_error_is_told_as_containerd_tells_it(era: str) -> None:
+    assert refused(node(era), "whoami", user="nobody") == (
+        f'failed to start containerd task "{ID}": failed to create user process token: '
+        "failed to logon user: The user name or password is incorrect.: unknown"
+    )
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_a_pipe_is_refused_when_the_task_is_created(era: str) -> None:
+    assert refused(node(era), "whoami", mounts=(Mount("\\\\.\\pipe\\docker", "/pipe"),)) == (
+        "failed to create containerd task: failed to create shim task: named pipe mounts not supported for job "
+        "containers - interact with the pipe directly: unknown"
+    )
+
+
+def test_a_mount_that_cannot_be_linked_leaves_nothing_mounted() -> None:
+    host = node("1.6")
+    told = refused(host, "whoami", mounts=(Mount(r"C:\a", "/x"), Mount(r"C:\b", "/x")))
+    assert told.startswith(
+        "failed to create containerd task: failed to create shim task: failed to setup mount for job container: "
+    )
+    assert host.files.list(r"C:\C") == []
+
+
+def test_other_containers_are_refused() -> None:
+    with pytest.raises(CreateError, match="the simulation has only HostProcess containers"):
+        create(node(), "cmd", host_process=False, pod_host_process=False)
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_a_missing_program(era: str) -> None:
+    host = node(era)
+    container = create(host, "foobar.exe", "x")
+    if era in BIND:
+        assert ran(host, "foobar.exe", "x") == (1, [NOT_RECOGNIZED[0].format("foobar.exe"), NOT_RECOGNIZED[1]])
+        return
+    with pytest.raises(StartError, match=r"failed to find executable \"foobar.exe x\": unknown"):
+        asyncio.run(container.start())
+    assert container.unmodelled
+
+
+@pytest.mark.parametrize(("era", "told"), [("1.6", "find executable"), ("1.7-no-bind-filter", "user process token")])
+def test_of_two_mistakes_older_shims_tell_the_program_newer_ones_the_user(era: str, told: str) -> None:
+    assert told in refused(node(era), "foobar.exe", user="nobody")
+
+
+def test_a_program_that_is_there_but_not_modelled_is_recorded() -> None:
+    for era in ("1.6", "1.7"):
+        container = create(node(era), r"C:\Program Files\containerd\containerd.exe")
+        if era == "1.6":
+            with pytest.raises(StartError, match="failed to find executable"):
+                asyncio.run(container.start())
+        else:
+            asyncio.run(_to_the_end(container))
+        assert "containerd.exe" in container.unmodelled[0]
+
+
+async def _to_the_end(container: Container) -> int:
+    await container.start()
+    return await container.wait()
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "output"),
+    [
+        ("whoami", 0, ["nt authority\\system"]),
+        ("HOSTNAME.exe", 0, ["Win-Containerd-Node-0"]),
+        ("echo one& echo two", 0, ["one", "two"]),
+        ('echo "a & b" ^& c', 0, ['"a & b" & c']),
+        ("echo %OS%-%NONE%", 0, ["Windows_NT-%NONE%"]),
+        ("echo first\necho second", 0, ["first"]),
+        ("exit /b 5", 5, []),
+        ("exit -1", -1, []),
+        ("missing && echo no || hostname", 0, [NOT_RECOGNIZED[0].format("missing"), NOT_RECOGNIZED[1], HOST_NAME]),
+        ("echo in>C:\\t.txt& type C:\\t.txt& echo more>>C:\\t.txt& type C:\\t.txt", 0, ["in", "in", "more"]),
+        ("missing 2>nul", 1, []),
+        ("missing >nul 2>&1", 1, []),
+        ("type C:\\none", 1, ["The system cannot find the file specified."]),
+        ("set NEW=1& set NEW", 0, ["NEW=1"]),
+        ("cd C:\\Windows & cd", 0, ["C:\\Windows"]),
+        ("dir /b C:\\ProgramData", 0, []),
+        ("rem x", 0, []),
+        ('""C:\\Windows\\System32\\cmd.exe" /c "exit 3""', 3, []),
+        ('"echo in quotes"', 0, ["in quotes"]),
+        ("echo a | find", 1, ["The syntax of the command is incorrect."]),
+        ("net localgroup Nobody", 2, ["The specified local group does not exist.", ""]),
+    ],
+)
+def test_cmd(line: str, code: int, output: list[str]) -> None:
+    async def run() -> tuple[int, list[str]]:
+        container = await begin(node(), "powershell", "Start-Sleep 99")
+        assert container._view is not None
+        found = await programs.run_line(container._view, f"cmd /c {line}")
+        await container.stop(1)
+        return found, [line.text for line in container.log.lines]
+
+    found = asyncio.run(run())
+    assert (found[0], found[1][: len(output)]) == (code, output)
+
+
+def test_quotes_that_the_shim_escapes_reach_cmd_with_their_backslashes() -> None:
+    assert ran(node("1.6"), "cmd", "/c", 'echo "a & b"') == (0, [r"\"a & b\""])
+
+
+def test_too_long_a_line_is_refused_by_cmd() -> None:
+    assert ran(node("1.7"), "echo", "x" * 8191) == (1, ["The command line is too long."])
+
+
+SCRIPT = """$AdminRights = ([Security.Principal.WindowsPrincipal][Security.Principal.WindowsIdentity]::GetCurrent())\
+.IsInRole([Security.Principal.WindowsBuiltInRole]"Administrator")
+Write-Host "Process has admin rights: $AdminRights"
+while ($true) { Start-Sleep -Seconds 2147483 }
+"""
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_the_older_aks_script_is_cut_at_its_newline_where_cmd_runs_it(era: str) -> None:
+    async def run() -> tuple[int, list[str]]:
+        container = await begin(node(era), "powershell.exe", "-command", SCRIPT, image=NANO)
+        if era not in BIND:
+            async for _ in container.log.follow():
+                break
+            await container.stop(1)
+        return await container.wait(), [line.text for line in container.log.lines]
+
+    assert asyncio.run(run()) == ((0, []) if era in BIND else (STOPPED, ["Process has admin rights: True"]))
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "output"),
+    [
+        ("exit 7", 7, []),
+        ("$x = 'a'; Write-Output \"is $x in $env:OS\"", 0, ["is a in Windows_NT"]),
+        ("whoami; hostname", 0, ["nt authority\\system", "Win-Containerd-Node-0"]),
+        ("[Security.Principal.WindowsIdentity]::GetCurrent().Name", 0, [SYSTEM]),
+        ("Start-Sleep -Milliseconds 1; 'done'", 0, ["done"]),
+    ],
+)
+def test_powershell(script: str, code: int, output: list[str]) -> None:
+    assert ran(node("1.6"), "powershell.exe", "-NoProfile", "-Command", script) == (code, output)
+
+
+def test_powershell_that_is_not_modelled_fails_and_is_recorded() -> None:
+    container = create(node("1.6"), "powershell", "Get-Process | Sort-Object Name")
+    assert asyncio.run(_to_the_end(container)) == 1
+    assert container.unmodelled == ["powershell.exe -Command Get-Process | Sort-Object Name"]
+
+
+BOOTSTRAP = "$bytes = [Convert]::FromBase64String($env:PROBE) # GzipStream"
+TWIN = """
+from infra.simulated.model.view import WindowsError
+async def good(view): return {"name": view.token.name, "é": 1}
+async def bad(view): view.read("C:\\\\none\\\\x")
+FACTS = {"good": good, "bad": bad}
+async def after(view): await view.until_stopped()
+"""
+
+
+def probe(host: Host, text: bytes) -> Container:
+    encoded = base64.b64encode(BOOTSTRAP.encode("utf-16-le")).decode()
+    packed = base64.b64encode(gzip.compress(text)).decode()
+    command = ("powershell.exe", "-NoProfile", "-NonInteractive", "-EncodedCommand", encoded)
+    return create(host, *command, env=(("PROBE", packed),))
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_a_known_probe_runs_its_twin(era: str, tmp_path: Path) -> None:
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "probe.ps1").write_bytes(b"Fact 'good' {}")
+    (tmp_path / "some" / "twin.py").write_text(TWIN)
+    host = Host(ERAS[era], "win", "10.240.0.4", workloads=tmp_path)
+
+    async def run() -> tuple[int, list[str]]:
+        container = probe(host, b"Fact 'good' {}")
+        await container.start()
+        async for _ in container.log.follow():
+            break
+        assert container.running
+        await container.stop(0)
+        return await container.wait(), [line.text for line in container.log.lines]
+
+    code, (line,) = asyncio.run(run())
+    assert code == 1
+    assert line.isascii()
+    facts = json.loads(line.removeprefix("<<<observation ").removesuffix(" observation>>>"))
+    assert facts == {
+        "good": {"name": SYSTEM, "é": 1},
+        "bad": {
+            "error": "The system cannot find the path specified.",
+            "type": "System.IO.DirectoryNotFoundException",
+        },
+    }
+
+
+def test_an_unknown_probe_and_garbage_are_no_observation(tmp_path: Path) -> None:
+    host = Host(ERAS["1.7"], "win", "10.240.0.4", workloads=tmp_path)
+    unknown = probe(host, b"unknown")
+    assert asyncio.run(_to_the_end(unknown)) == 1
+    assert "sha256:" in unknown.unmodelled[0]
+    garbage = base64.b64encode(BOOTSTRAP.encode("utf-16-le")).decode()
+    for value in ("!", base64.b64encode(b"not gzip").decode()):
+        assert ran(host, "powershell", "-e", garbage, env=(("PROBE", value),))[0] == 1
+
+
+def test_net_and_whoami_work_on_the_accounts_of_the_machine() -> None:
+    host = node()
+    assert ran(host, "net", "localgroup", "own", "/add")[0] == 0
+    assert ran(host, "net", "user", "me", "Secret1!", "/add")[0] == 0
+    assert ran(host, "net", "localgroup", "own", "me", "/add")[0] == 0
+    assert "me" in ran(host, "net", "localgroup", "own")[1]
+    assert "*own" in ran(host, "net", "localgroup")[1]
+    assert ran(host, "net", "localgroup", "own", "/add")[0] == 2
+    denied = ran(host, "net", "localgroup", "other", "/add", user="NT AUTHORITY\\Local service")
+    assert denied == (2, ["System error 5 has occurred.", "", "Access is denied.", ""])
+    groups = ran(host, "whoami", "/groups", "/fo", "csv", "/nh", user="own")[1]
+    assert any(line.startswith('"WIN-CONTAINERD-\\own"') for line in groups)
+    assert ran(host, "net", "user", "me", "/delete")[0] == 0
+    assert host.accounts.members("own") == []
+    assert ran(host, "net", "localgroup", "own", "/delete")[0] == 0
+
+
+@pytest.mark.parametrize("era", sorted(GROUPS))
+def test_an_ephemeral_account_lives_as_long_as_its_container(era: str) -> None:
+    host = node(era)
+    before = sorted(host.accounts.users)
+
+    async def run() -> None:
+        container = await begin(host, "ping", "-t", "127.0.0.1", user="administrators")
+        assert ID[:20] in host.accounts.users
+        assert len(host.accounts.members("Administrators")) == 2
+        said: list[bytes] = []
+        assert await container.exec(["whoami"], None, lambda _, data: said.append(data)) == 0
+        assert b"".join(said).decode().strip() == f"win-containerd-\\{ID[:20]}"
+        await container.stop(1)
+
+    asyncio.run(run())
+    assert sorted(host.accounts.users) == before
+    assert len(host.accounts.members("Administrators")) == 1
+
+
+def test_ping_counts_and_waits() -> None:
+    code, output = ran(node(), "ping", "-n", "1", "10.240.0.4")
+    assert code == 0
+    assert output[:3] == [
+        "",
+        "Pinging 10.240.0.4 with 32 bytes of data:",
+        "Reply from 10.240.0.4: bytes=32 time<1ms TTL=128",
+    ]
+    assert ran(node(), "ping", "-n", "1", "10.9.9.9")[0] == 1
+    assert "could not find host nowhere" in ran(node(), "ping", "nowhere")[1][0]
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_where_mounts_are_seen_and_what_stays_on_the_host(era: str) -> None:
+    host = node(era)
+    host.files.write(r"C:\source\m.txt", b"marker")
+    mounts = (Mount(r"C:\source", "/data/in", read_only=True), Mount(r"C:\made", r"C:\other\place"))
+    before = set(host.files.walk())
+
+    async def run() -> View:
+        container = await begin(host, "ping", "-t", "127.0.0.1", mounts=mounts)
+        view = container._view
+        assert view is not None
+        root = view.env["CONTAINER_SANDBOX_MOUNT_POINT"]
+        assert view.is_directory(root)
+        assert view.read(f"{root}data\\in\\m.txt") == b"marker"
+        assert view.exists(r"C:\data\in\m.txt") is (era in BIND)
+        assert view.exists(r".\data\in\m.txt") is (era != "1.7-no-bind-filter")
+        assert not host.files.exists(r"C:\data\in\m.txt")
+        if era in BIND:
+            with pytest.raises(WindowsError, match="write protected"):
+                view.write(r"C:\data\in\new", b"")
+        view.write(f"{root}data\\in\\new", b"x")
+        view.write(f"{root}own.txt", b"x")
+        await container.stop(1)
+        container.remove()
+        return view
+
+    view = asyncio.run(run())
+    left = set(host.files.walk()) - before
+    assert left == {r"C:\made", r"C:\source\new"} | {
+        "1.6": {r"C:\C"},
+        "1.7-no-bind-filter": {r"C:\hpc"},
+    }.get(era, {r"C:\hpc", r"C:\data", r"C:\other"})
+    assert host.containers == {}
+    assert not view.exists(view.env["CONTAINER_SANDBOX_MOUNT_POINT"] + "own.txt")
+
+
+@pytest.mark.parametrize(("era", "left"), [("1.6", None), ("1.7", r"C:\debug"), ("1.7-no-bind-filter", "")])
+def test_a_missing_working_directory(era: str, left: str | None) -> None:
+    host = node(era)
+    if left is None:
+        assert refused(host, "whoami", working_dir="/debug").endswith(
+            "failed to start host process: failed to create process: The directory name is invalid.: unknown"
+        )
+        return
+    assert ran(host, "cmd", "/c", "cd", working_dir="/debug")[0] == 0
+    assert host.files.exists(r"C:\debug") is bool(left)
+
+
+def test_two_containers_bind_the_same_path_to_different_sources() -> None:
+    host = node()
+    for name in ("a", "b"):
+        host.files.write(rf"C:\{name}\f", name.encode())
+        assert ran(host, "cmd", "/c", r"type C:\m\f", id=name * 64, mounts=(Mount(rf"C:\{name}", "/m"),)) == (0, [name])
+
+
+def test_stopping() -> None:
+    async def run(grace: float) -> int:
+        container = await begin(node(), "ping", "-t", "127.0.0.1")
+        asleep = asyncio.create_task(container.exec(["powershell", "Start-Sleep 99"], None, lambda *_: None))
+        await asyncio.sleep(0)
+        await container.stop(grace)
+        await container.stop(grace)
+        assert await asleep == STOPPED
+        with pytest.raises(StartError, match="CONTAINER_EXITED"):
+            await container.exec(["whoami"], None, lambda *_: None)
+        assert container.log.closed
+        assert container.job.commit == 0
+        return await container.wait()
+
+    assert asyncio.run(run(5)) == STOPPED
+    assert asyncio.run(run(0)) == 1
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_exec(era: str) -> None:
+    async def run() -> None:
+        container = await begin(node(era), "ping", "-t", "127.0.0.1")
+        said: list[tuple[int, bytes]] = []
+        assert await container.exec(["hostname"], None, lambda *part: said.append(part)) == 0
+        assert said == [(1, b"Win-Containerd-Node-0\r\n")]
+        if era in BIND:
+            assert await container.exec(["foobar"], None, lambda *part: said.append(part)) == 1
+            assert said[-1][0] == 2
+        else:
+            with pytest.raises(StartError, match="failed to exec in container: failed to start exec"):
+                await container.exec(["foobar"], None, lambda *_: None)
+        await container.stop(1)
+
+    asyncio.run(run())
+
+
+def test_a_terminal_echoes_and_cmd_reads_lines() -> None:
+    async def run() -> tuple[int, str]:
+        container = await begin(node(), "ping", "-t", "127.0.0.1")
+        typed, said = asyncio.StreamReader(), bytearray()
+        typed.feed_data(b"hostx\x7fname\rexit 4\r")
+        code = await container.exec(["cmd"], typed, lambda _, data: said.extend(data), tty=True)
+        await container.stop(1)
+        return code, said.decode()
+
+    code, said = asyncio.run(run())
+    assert code == 4
+    assert "Win-Containerd-Node-0\r\n" in said
+    assert "hostx\b \bname\r\n" in said
+
+
+def test_attach_sees_what_is_written_and_stdin_is_read() -> None:
+    async def run() -> tuple[str, list[str]]:
+        container = create(node(), "cmd", stdin=True)
+        said = bytearray()
+        detach = container.attach(lambda _, data: said.extend(data))
+        await container.start()
+        assert container.stdin is not None
+        container.stdin.feed_data(b"echo hello\n")
+        container.stdin.feed_eof()
+        await container.wait()
+        detach()
+        detach()
+        return said.decode(), [line.text async for line in container.log.follow()]
+
+    said, lines = asyncio.run(run())
+    assert "hello\r\n" in said
+    assert "C:\\hpc>hello" in lines
+
+
+def test_a_limit_below_what_the_program_needs() -> None:
+    assert ran(node("1.6"), "powershell.exe", "exit 0", memory_limit=10 * MIB)[0] == -1073741801
+    assert ran(node("1.7"), "powershell.exe", "exit 0", memory_limit=10 * MIB)[0] == -1073741801
+    assert ran(node("1.7"), "powershell.exe", "exit 0", memory_limit=80 * MIB)[0] == 0
+
+
+def test_processes_reach_the_api_server_by_its_service_address_only() -> None:
+    host = node()
+
+    async def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
+        return 200, f"{method} {path} {headers['A']}".encode() + body
+
+    async def run() -> None:
+        env = (("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("KUBERNETES_SERVICE_PORT", "443"))
+        container = await begin(host, "ping", "-t", "127.0.0.1", env=env)
+        view = container._view
+        assert view is not None
+        with pytest.raises(WindowsError):
+            await view.https("GET", "10.0.0.1", 443, "/version", {})
+        host.api_server = answer
+        assert await view.https("GET", "10.0.0.1", 443, "/v", {"A": "b"}, b"!") == (200, b"GET /v b!")
+        with pytest.raises(WindowsError):
+            await view.https("GET", "10.0.0.2", 443, "/version", {})
+        await container.stop(1)
+
+    asyncio.run(run())
+
+
+# Deviations.
+
+
+async def seen(host: Host) -> dict[str, Any]:
+    """
+    What can be observed on a node, by name: the rows of the table below.
+    """
+    found: dict[str, Any] = {}
+    host.files.write(r"C:\source\f", b"x")
+    host.accounts.add_group("own")
+    mounts = (Mount(r"C:\source", r"C:\drive\in"), Mount(r"C:\source", "/slashes/in"))
+    limits = {"memory_limit": 300 * MIB, "cpu_maximum": 1000}
+    container = await begin(host, "ping", "-t", "127.0.0.1", mounts=mounts, **limits)
+    view = container._view
+    assert view is not None
+    await container.log.follow().__anext__()
+    while len(container.log.lines) < 3:
+        await asyncio.sleep(0)
+    root = view.env.get("CONTAINER_SANDBOX_MOUNT_POINT")
+    found["interfaces"] = view.interfaces
+    try:
+        port = view.listen(host.address, 0, bytes.upper)
+        found["listener"] = host.network.connect(host.address, port) is not None
+    except WindowsError as error:
+        found["listener"] = error.code
+    found["host name"] = view.host_name
+    found["mount point"] = root
+    found["below mount point"] = (
+        bool(root) and view.exists(f"{root}drive\\in\\f") and view.exists(f"{root}slashes\\in\\f")
+    )
+    found["relative"] = view.exists(r".\drive\in\f") and view.exists(r".\slashes\in\f")
+    found["directory is root"] = bool(root) and view.full_path(".").lower() == view.full_path(root or "").lower()
+    found["at drive"] = view.exists(r"C:\drive\in\f")
+    found["at slashes"] = view.exists("/slashes/in/f")
+    found["system"] = (view.token.sid, view.token.administrator)
+    job = view.job
+    found["memory limit"] = (job.limit_flags, job.job_memory_limit, job.process_memory_limit)
+    found["cpu limit"] = (job.cpu_flags, job.cpu_rate)
+    process = view.process.job.process("powershell.exe")
+    assert process.begin()
+    found["one process"] = process.allocate(400 * MIB)
+    process.commit = min(process.commit, 100 * MIB)
+    child = process.spawn()
+    process.allocate(100 * MIB)
+    found["parent and child"] = child.allocate(150 * MIB)
+    found["ping"] = container.log.lines[2].text
+    await container.stop(1)
+    for name, user in {
+        "service": "NT AUTHORITY\\Local service",
+        "network": "NT AUTHORITY\\NetworkService",
+        "group": "own",
+        "unknown": "nobody",
+        "none": None,
+    }.items():
+        try:
+            other = await begin(
+                host, "whoami", "/groups", "/user", "/fo", "csv", user=user, id=name.encode().hex().ljust(64, "0")
+            )
+            await other.wait()
+            found[name] = [line.text for line in other.log.lines]
+        except StartError as error:
+            found[name] = str(error)
+    found["users after"] = sorted(host.accounts.users)
+    try:
+        found["powershell"] = await finish(host, "powershell.exe", "exit 3", image=NANO)
+    except StartError as error:
+        found["powershell"] = str(error)
+    return found
+
+
+MOUNT_POINT = {"mount point", "below mount point", "directory is root"}
+CHANGES: dict[str, set[str]] = {
+    "network-compartment-of-its-own": {"interfaces", "listener"},
+    "host-port-not-reachable": {"listener"},
+    "host-name-of-its-own": {"host name"},
+    "sandbox-mount-point-unset": MOUNT_POINT,
+    "sandbox-mount-point-without-drive": {"mount point"},
+    "rootfs-elsewhere": {"mount point"},
+    "compatibility-links-missing": {"below mount point", "relative"},
+    "working-directory-elsewhere": {"relative", "directory is root"},
+    "volumes-not-bound": {"at drive", "at slashes"},
+    "drive-letter-not-added": {"at slashes"},
+    "local-system-logs-on-as-administrator": {"system"},
+    "local-service-logs-on-as-system": {"service"},
+    "network-service-logs-on-as-local-service": {"network"},
+    "group-account-not-a-member": {"group"},
+    "group-account-left-behind": {"users after"},
+    "group-accepted": {"group"},
+    "unknown-user-logs-on-as-system": {"unknown"},
+    "no-user-logs-on-as-system": {"none"},
+    "memory-limit-per-process": {"memory limit", "parent and child"},
+    "memory-limit-missing": {"memory limit", "one process", "parent and child"},
+    "memory-limit-not-enforced": {"one process", "parent and child"},
+    "child-escapes-job": {"parent and child"},
+    "cpu-limit-missing": {"cpu limit"},
+    "ping-unanswered": {"ping"},
+    "powershell-not-on-path": {"powershell"},
+    "system-token-filtered": {"system"},
+}
+FAITHFUL: dict[str, dict[str, Any]] = {}
+
+
+@pytest.mark.parametrize(
+    ("name", "era"),
+    [(name, era) for name in CHANGES for era in sorted(DEVIATIONS[name].eras) if era != "1.7-no-bind-filter"],
+)
+def test_a_deviation_changes_what_it_says_and_nothing_else(name: str, era: str) -> None:
+    if era not in FAITHFUL:
+        FAITHFUL[era] = asyncio.run(seen(node(era)))
+    wrong = asyncio.run(seen(node(era, name)))
+    assert {key for key, value in wrong.items() if value != FAITHFUL[era][key]} == CHANGES[name]
+
+
+def test_what_has_no_rule_is_the_kubelets() -> None:
+    theirs = {name for name, deviation in DEVIATIONS.items() if not deviation.replaces}
+    assert theirs == {"pod-ip-from-cni", "config-map-not-mounted", "token-not-mounted", "token-garbled"}
+    assert set(CHANGES) == set(DEVIATIONS) - theirs
+    assert node("1.7", "token-garbled").deviates("token-garbled")
+    assert not node("1.7").deviates("token-garbled")
+    with pytest.raises(ValueError, match="no deviation is called 'x'"):
+        node("1.7").deviates("x")
+
+
+@pytest.mark.parametrize(
+    ("era", "names", "text"),
+    [
+        ("1.7", ["nonsense"], "no deviation is called"),
+        ("1.6", ["volumes-not-bound"], "cannot be on a node of era 1.6"),
+        ("1.7", ["group-accepted"], "cannot be on a node of era 1.7"),
+        ("1.7", ["memory-limit-missing", "memory-limit-per-process"], "replace the same rule"),
+    ],
+)
+def test_deviations_that_cannot_be(era: str, names: list[str], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        node(era, *names)

@@ -1,0 +1,70 @@
+# What network this process is in. Windows PowerShell 5.1. Observes, never compares; every fact stands alone.
+# HOST_IP: the node's address. NONCE: what the listener answers.
+
+$facts = [ordered]@{}
+$open = @{}
+
+# -List keeps a list a list, whatever its length.
+function Fact([string] $name, [scriptblock] $collect, [switch] $List) {
+    try {
+        $value = & $collect
+        if ($List) { $facts[$name] = @($value) } else { $facts[$name] = $value }
+    }
+    catch {
+        $cause = $_.Exception.GetBaseException()
+        $facts[$name] = [ordered]@{ error = $cause.Message; type = $cause.GetType().FullName }
+    }
+}
+
+Fact 'addresses' {
+    [Net.NetworkInformation.NetworkInterface]::GetAllNetworkInterfaces() |
+        ForEach-Object { $_.GetIPProperties().UnicastAddresses } |
+        ForEach-Object { $_.Address.ToString() } |
+        Sort-Object
+} -List
+
+Fact 'hostName' { [Net.Dns]::GetHostName() }
+
+# Cut at 15 characters: for the record only.
+Fact 'computerName' { $env:COMPUTERNAME }
+
+# An address that is not this machine's cannot be bound (10049): that is something seen, not a failure to look.
+Fact 'listener' {
+    $listener = New-Object Net.Sockets.TcpListener([Net.IPAddress]::Parse($env:HOST_IP), 0)
+    try {
+        $listener.Start()
+        $open['listener'] = $listener
+        [ordered]@{ address = $env:HOST_IP; port = $listener.LocalEndpoint.Port; socketError = $null }
+    }
+    catch {
+        $cause = $_.Exception.GetBaseException()
+        if ($cause -isnot [Net.Sockets.SocketException]) { throw }
+        [ordered]@{ address = $env:HOST_IP; port = $null; socketError = $cause.ErrorCode }
+    }
+}
+
+# One line, ASCII only: the console's code page must not matter.
+$json = ConvertTo-Json -InputObject $facts -Depth 8 -Compress
+$json = [regex]::Replace($json, '[^\x20-\x7e]', { param($found) '\u{0:x4}' -f [int][char]$found.Value })
+[Console]::Out.WriteLine('<<<observation ' + $json + ' observation>>>')
+
+# Answer whoever asks, for two minutes at most.
+$end = [DateTime]::UtcNow.AddMinutes(2)
+while ($open['listener'] -and [DateTime]::UtcNow -lt $end) {
+    if (-not $open['listener'].Pending()) {
+        Start-Sleep -Milliseconds 50
+        continue
+    }
+    $client = $open['listener'].AcceptTcpClient()
+    try {
+        $client.ReceiveTimeout = 5000
+        $stream = $client.GetStream()
+        $reader = New-Object IO.StreamReader($stream)
+        while ($reader.ReadLine()) { }
+        $head = 'HTTP/1.1 200 OK', 'Content-Type: text/plain', ('Content-Length: ' + $env:NONCE.Length), 'Connection: close', '', ''
+        $answer = [Text.Encoding]::ASCII.GetBytes(($head -join "`r`n") + $env:NONCE)
+        $stream.Write($answer, 0, $answer.Length)
+    }
+    catch { [Console]::Out.WriteLine('a connection broke: ' + $_.Exception.GetBaseException().Message) }
+    finally { $client.Close() }
+}

@@ -1,0 +1,184 @@
+# What a container reads from its volumes, by every documented path. Windows PowerShell 5.1. Observes, never compares;
+# every fact stands alone. ROLE: write (the init container), read, tidy (takes away what the run left on the host);
+# a fact of another role is null. NONCE, EMPTY_DIR_MARKER, HOST_PATH_MARKER: chosen by the suite.
+
+$facts = [ordered]@{}
+$volumes = "hpc-conformance\$env:NONCE"
+$account = 'var\run\secrets\kubernetes.io\serviceaccount'
+
+function Fact([string] $name, [string] $role, [scriptblock] $collect) {
+    $facts[$name] = $null
+    if ($env:ROLE -ne $role) { return }
+    try { $facts[$name] = & $collect }
+    catch {
+        $cause = $_.Exception.GetBaseException()
+        $facts[$name] = [ordered]@{ error = $cause.Message; type = $cause.GetType().FullName }
+    }
+}
+
+# Whatever finds nothing is an explicit null: ConvertTo-Json of 5.1 prints an empty pipeline as {}.
+function Get-BelowMountPoint([string] $path) {
+    if ($env:CONTAINER_SANDBOX_MOUNT_POINT) { [IO.Path]::Combine($env:CONTAINER_SANDBOX_MOUNT_POINT, $path) } else { $null }
+}
+
+# A file's text. What a wrong mount causes is data, in round brackets; any other error means that nobody could look.
+function Read-File([string] $path) {
+    if (-not $path) { return '(variable not set)' }
+    try { [IO.File]::ReadAllText($path) }
+    catch {
+        $cause = $_.Exception.GetBaseException().GetType().Name
+        $expected = 'FileNotFoundException', 'DirectoryNotFoundException', 'UnauthorizedAccessException'
+        if ($expected -notcontains $cause) { throw }
+        '(' + $cause + ')'
+    }
+}
+
+# {0} in the template stands for the kind of volume.
+function Read-Markers([string] $template) {
+    $markers = [ordered]@{}
+    foreach ($kind in 'empty-dir', 'host-path', 'config-map', 'secret', 'downward-api', 'projected') {
+        $markers[$kind] = Read-File $template.Replace('{0}', $kind)
+    }
+    $markers
+}
+
+# A token is never printed: its digest says that it was read, and which one.
+function Get-TokenDigest([string] $path) {
+    $text = Read-File $path
+    if ($text.StartsWith('(')) { return $text }
+    if ($text.Split('.').Length -ne 3) { return '(not a token)' }
+    $sha = New-Object Security.Cryptography.SHA256CryptoServiceProvider
+    $digest = $sha.ComputeHash([Text.Encoding]::UTF8.GetBytes($text))
+    [BitConverter]::ToString($digest).Replace('-', '').ToLowerInvariant()
+}
+
+# Into the first folder that is there. Returns it, or null.
+function Write-Marker([string[]] $folders, [string] $text) {
+    foreach ($folder in $folders) {
+        if ($folder -and [IO.Directory]::Exists($folder)) {
+            [IO.File]::WriteAllText([IO.Path]::Combine($folder, 'marker'), $text)
+            return $folder
+        }
+    }
+    $null
+}
+
+# Only what is empty, or empty but for our marker.
+function Remove-Folder([string] $folder) {
+    if (-not [IO.Directory]::Exists($folder)) { return 'absent' }
+    try {
+        $marker = [IO.Path]::Combine($folder, 'marker')
+        if ([IO.File]::Exists($marker)) { [IO.File]::Delete($marker) }
+        [IO.Directory]::Delete($folder)
+        'removed'
+    }
+    catch { 'left: ' + $_.Exception.GetBaseException().Message }
+}
+
+# By whichever path is there, so that a fault of one path does not spoil the others.
+Fact 'written' 'write' {
+    [ordered]@{
+        'empty-dir' = Write-Marker "C:\$volumes\empty-dir", (Get-BelowMountPoint "$volumes\empty-dir"), ".\$volumes\empty-dir" $env:EMPTY_DIR_MARKER
+        'host-path' = Write-Marker "C:\hpc-conformance-$env:NONCE" $env:HOST_PATH_MARKER
+    }
+}
+
+Fact 'sandboxMountPoint' 'read' {
+    [ordered]@{
+        value       = $env:CONTAINER_SANDBOX_MOUNT_POINT
+        isDirectory = [IO.Directory]::Exists($env:CONTAINER_SANDBOX_MOUNT_POINT)
+    }
+}
+
+Fact 'workingDirectory' 'read' { [Environment]::CurrentDirectory }
+
+Fact 'belowSandboxMountPoint' 'read' { Read-Markers (Get-BelowMountPoint "$volumes\{0}\marker") }
+
+Fact 'relativePath' 'read' { Read-Markers ".\$volumes\{0}\marker" }
+
+Fact 'mountPathWithDrive' 'read' { Read-Markers "C:\$volumes\{0}\marker" }
+
+Fact 'mountPathWithSlashes' 'read' { Read-Markers "/hpc-conformance-slashes/$env:NONCE/{0}/marker" }
+
+Fact 'serviceAccount' 'read' {
+    [ordered]@{
+        relativePath           = Get-TokenDigest ".\$account\token"
+        belowSandboxMountPoint = Get-TokenDigest (Get-BelowMountPoint "$account\token")
+        mountPathWithDrive     = Get-TokenDigest "c:\$account\token"
+        mountPathWithSlashes   = Get-TokenDigest '/var/run/secrets/kubernetes.io/serviceaccount/token'
+    }
+}
+
+# Whom the API server takes the bearer of the token for. No token anywhere: code null.
+Fact 'review' 'read' {
+    $folder = ".\$account", (Get-BelowMountPoint $account), "c:\$account" |
+        Where-Object { $_ -and [IO.File]::Exists([IO.Path]::Combine($_, 'token')) } |
+        Select-Object -First 1
+    if (-not $folder) { return [ordered]@{ code = $null; userName = $null; podName = $null; podUid = $null } }
+
+    $text = [IO.File]::ReadAllText([IO.Path]::Combine($folder, 'ca.crt'))
+    $authorities = @([regex]::Matches($text, '-----BEGIN CERTIFICATE-----([^-]+)-----END') | ForEach-Object {
+        New-Object Security.Cryptography.X509Certificates.X509Certificate2(, [Convert]::FromBase64String($_.Groups[1].Value))
+    })
+    # Trusted: a chain, right name included, that ends at the cluster's own authority.
+    $trust = {
+        param($origin, $certificate, $chain, $problems)
+        $own = New-Object Security.Cryptography.X509Certificates.X509Chain
+        $own.ChainPolicy.RevocationMode = 'NoCheck'
+        $own.ChainPolicy.VerificationFlags = 'AllowUnknownCertificateAuthority'
+        foreach ($authority in $authorities) { [void] $own.ChainPolicy.ExtraStore.Add($authority) }
+        foreach ($element in $chain.ChainElements) { [void] $own.ChainPolicy.ExtraStore.Add($element.Certificate) }
+        $leaf = New-Object Security.Cryptography.X509Certificates.X509Certificate2($certificate)
+        $built = $own.Build($leaf)
+        $last = $own.ChainElements[$own.ChainElements.Count - 1].Certificate.Thumbprint
+        $named = -not ($problems -band [Net.Security.SslPolicyErrors]::RemoteCertificateNameMismatch)
+        $built -and $named -and (@($authorities | ForEach-Object { $_.Thumbprint }) -contains $last)
+    }
+    $client = New-Object Net.Sockets.TcpClient($env:KUBERNETES_SERVICE_HOST, [int] $env:KUBERNETES_SERVICE_PORT)
+    try {
+        $client.ReceiveTimeout = 20000
+        $callback = [Net.Security.RemoteCertificateValidationCallback] $trust
+        $tls = New-Object Net.Security.SslStream($client.GetStream(), $false, $callback)
+        $tls.AuthenticateAsClient('kubernetes.default.svc', $null, [Security.Authentication.SslProtocols]::Tls12, $false)
+        $body = '{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}'
+        # HTTP/1.0: the answer comes in one piece and ends with the connection.
+        $lines = @(
+            'POST /apis/authentication.k8s.io/v1/selfsubjectreviews HTTP/1.0'
+            'Host: kubernetes.default.svc'
+            'Authorization: Bearer ' + [IO.File]::ReadAllText([IO.Path]::Combine($folder, 'token'))
+            'Content-Type: application/json'
+            'Accept: application/json'
+            'Content-Length: ' + $body.Length
+            ''
+            $body
+        )
+        $request = [Text.Encoding]::ASCII.GetBytes($lines -join "`r`n")
+        $tls.Write($request, 0, $request.Length)
+        $answer = (New-Object IO.StreamReader($tls)).ReadToEnd()
+    }
+    finally { $client.Close() }
+
+    $head, $json = $answer -split "`r`n`r`n", 2
+    $user = (ConvertFrom-Json -InputObject $json).status.userInfo
+    [ordered]@{
+        code     = [int] $head.Split(' ')[1]
+        userName = $user.username
+        podName  = @($user.extra.'authentication.kubernetes.io/pod-name')[0]
+        podUid   = @($user.extra.'authentication.kubernetes.io/pod-uid')[0]
+    }
+}
+
+Fact 'removed' 'tidy' {
+    $removed = [ordered]@{}
+    foreach ($top in 'C:\hpc-conformance', 'C:\hpc-conformance-slashes') {
+        $removed["$top\$env:NONCE"] = Remove-Folder "$top\$env:NONCE"
+        $removed[$top] = Remove-Folder $top
+    }
+    $removed["C:\hpc-conformance-$env:NONCE"] = Remove-Folder "C:\hpc-conformance-$env:NONCE"
+    $removed
+}
+
+# One line, ASCII only: the console's code page must not matter.
+$json = ConvertTo-Json -InputObject $facts -Depth 8 -Compress
+$json = [regex]::Replace($json, '[^\x20-\x7e]', { param($found) '\u{0:x4}' -f [int][char]$found.Value })
+[Console]::Out.WriteLine('<<<observation ' + $json + ' observation>>>')
