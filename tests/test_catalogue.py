@@ -14,7 +14,12 @@ from conformance._suite.model import Defect, Requirement, Scope
 from conformance._suite.versions import Containerd
 
 PAGES = catalogue.load()
-SOURCES = ("https://kubernetes.io/docs/", "https://github.com/kubernetes/enhancements/", "https://learn.microsoft.com/")
+SOURCES = (
+    "https://kubernetes.io/docs/",
+    "https://github.com/kubernetes/enhancements/",
+    "https://github.com/MicrosoftDocs/azure-aks-docs/",
+    "https://learn.microsoft.com/",
+)
 
 
 @pytest.mark.parametrize("requirement", PAGES.requirements.values(), ids=lambda one: one.id)

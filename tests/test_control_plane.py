@@ -163,6 +163,22 @@ def test_a_kubeconfig_is_only_its_owners(tmp_path: Path) -> None:
 # A start that fails
 
 
+def test_a_temporary_directory_with_a_long_path_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    found = cluster._data_directory()
+    found.rmdir()
+    assert len(str(found)) < 60
+    assert list(long.iterdir()) == []
+
+
+def test_a_temporary_directory_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(TargetError, match="set TMPDIR"):
+        cluster._data_directory()
+
+
 def fake_binaries(directory: Path, **programs: str) -> Path:
     directory.mkdir()
     for name in NAMES:

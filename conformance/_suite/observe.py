@@ -599,8 +599,7 @@ class Engine:
                     text += chunk.decode(errors="replace")
                     if pattern.search(text) if pattern else evidence.output_ended(text):
                         return text
-            ended = _container_state(self._pod(owner, node), container)
-            if "terminated" in ended or len(text) >= evidence.OUTPUT_LIMIT:
+            if _has_ended(self._pod(owner, node), container) or len(text) >= evidence.OUTPUT_LIMIT:
                 return text
             # The stream broke or ended early: read again from the beginning.
             await asyncio.sleep(0.3)
@@ -739,8 +738,16 @@ def _statuses(pod: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
 
 
-def _container_state(pod: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
-    return next((entry.get("state") or {} for entry in _statuses(pod) if entry["name"] == name), {})
+def _has_ended(pod: Mapping[str, Any] | None, name: str) -> bool:
+    """
+    Whether the container has ended at least once, be it restarted or waiting for that since.
+    """
+    return any(
+        "terminated" in (entry.get(key) or {})
+        for entry in _statuses(pod)
+        if entry["name"] == name
+        for key in ("state", "lastState")
+    )
 
 
 def _has_started(pod: Mapping[str, Any] | None, name: str) -> bool:

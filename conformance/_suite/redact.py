@@ -37,13 +37,15 @@ _WHOLE = re.compile(
     re.VERBOSE,
 )
 _TAIL = tuple(
-    re.compile(pattern, re.IGNORECASE)
+    re.compile(pattern, re.IGNORECASE | re.MULTILINE)
     for pattern in (
-        r"(?P<head>\bauthorization\\*[\"']?\s*[:=]\s*\\*[\"']?(?:(?:bearer|basic|negotiate)\s+)?)(?!(?:bearer|basic)\b)[^\s\"'\\,]+",
+        r"(?P<head>\bauthorization\\{0,9}[\"']?\s*[:=]\s*\\{0,9}[\"']?(?:bearer|basic|negotiate)\s+)[^\s\"'\\,]+",
         r"(?P<head>\bbearer\s+)(?=\S*\d)[A-Za-z0-9._~+/=-]{16,}",
-        rf"(?P<head>(?<![\w.-])(?:{_NAME})\\*[\"']?\s*(?:[:=]|=>)\s*)(?:{_VALUE})",
+        # `name=value` anywhere; `name: value` where YAML or JSON has it, for prose has colons too.
+        rf"(?P<head>(?<![\w.-])(?:{_NAME})\\{0,9}[\"']?(?:\s*=>?\s*|:(?!\s)))(?:{_VALUE})",
+        rf"(?P<head>(?:^[ \t-]*|[{{,]\s*|\\{0,9}[\"'])(?<![\w.-])(?:{_NAME})\\{0,9}[\"']?\s*:\s*)(?:{_VALUE})",
         rf"(?P<head>(?<![\w-])--?(?:{_NAME}|token)[ =]\s*)(?:{_VALUE})",
-        rf"(?P<head>(?<![\w.-])token\\*[\"']?\s*[:=]\s*\\*[\"']?)(?!{_HASH}\b)(?!\d{{4}}-\d\d-\d\d){_OPAQUE}",
+        rf"(?P<head>(?<![\w.-])token\\{0,9}[\"']?\s*[:=]\s*\\{0,9}[\"']?)(?!{_HASH}\b)(?!\d{{4}}-\d\d-\d\d){_OPAQUE}",
         r"(?P<head>[?&;]sig=)[A-Za-z0-9%+/=_-]{16,}",
         r"(?P<head>\bnet1?(?:\.exe)?\s+user\s+(?:\"[^\"]+\"|\S+)\s+)(?!/)\S+(?=[^\n]{0,200}/add)",
         r"(?P<head>\b[a-z][a-z0-9+-]{0,30}://[^\s/:@\"']*:)[^\s/@\"']+(?=@)",

@@ -47,7 +47,8 @@ class ControlPlane:
     One control plane with its own certificates, all of whose files lie in ``data`` (only the owner may enter it).
 
     The API server's port is held from the beginning, for as long as this process lives, and shared with the server, so
-    that no other program can take it in between. Nothing else listens on TCP: etcd listens on a unix socket, the others not at all.
+    that no other program can take it in between. Nothing else listens on TCP: etcd listens on a unix socket, the others
+    not at all.
     """
 
     def __init__(self, binaries: Path, data: Path) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,7 +147,10 @@ def _failure(run: Run, result: Result) -> str:
         *(f"- evidence: `{one.path}`" for one in result.evidence),
     ]
     for name, text in comparison(result):
-        lines += ["", f"{name[0].upper()}{name[1:]}:", "", _fenced(text)]
+        if "\n" in text or "`" in text:
+            lines += [f"- {name}:", "", _fenced(text)]
+        else:
+            lines.append(f"- {name}: `` {text} ``")
     return "\n".join(lines)
 
 
@@ -209,9 +213,7 @@ def _escaped(text: str) -> str:
     """
     Text from a node must not become markup: a table would break, a link or an image would be shown.
     """
-    for sign in "\\`*_[]<>|#!&":
-        text = text.replace(sign, f"&#{ord(sign)};" if sign in "<>&|" else f"\\{sign}")
-    return printable(text)
+    return re.sub(r"[\\`*_\[\]<>|#!&~]", lambda sign: f"&#{ord(sign[0])};", printable(text))
 
 
 def _fenced(text: str) -> str:

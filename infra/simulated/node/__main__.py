@@ -50,7 +50,7 @@ class Nodes:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._services = Services()
-        self._outside = Anonymous(config.api, config.ca)
+        self._outside: Anonymous | None = None
         self._nodes: list[SimulatedNode] = []
         self._kubelets: dict[str, Kubelet] = {}
         self._by_address: dict[str, SimulatedNode] = {}
@@ -61,11 +61,12 @@ class Nodes:
         """
         Serve, register every node, and wait until pods may come. Raises ApiError, OSError or TimeoutError.
         """
+        self._outside = Anonymous(self._config.api, self._config.ca)
         for index, config in enumerate(self._config.nodes):
             api = Api(self._config.api, client_context(self._config.ca, config.certificate, config.key), config.name)
             node = SimulatedNode(config, index, api, self._services)
             node.host.api_server = self._outside
-            handler = web.Server(KubeletServer(node).handle, access_log=None)
+            handler = web.Server(KubeletServer(node).handle, handler_cancellation=True, access_log=None)
             context = server_context(config, self._config.kubelet_client_ca)
             self._kubelets[config.address] = Kubelet(context, handler)
             self._by_address[config.address] = node
@@ -87,7 +88,8 @@ class Nodes:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await asyncio.gather(*(node.close() for node in self._nodes), return_exceptions=True)
-        await self._outside.close()
+        if self._outside is not None:
+            await self._outside.close()
 
     @staticmethod
     async def _bring_up(node: SimulatedNode) -> None:
@@ -119,7 +121,8 @@ async def serve(config: Config) -> int:
             await stopping
     except TimeoutError:
         return _refuse(f"the nodes were not ready within {_READY_WITHIN:.0f} s")
-    except (ApiError, OSError) as error:
+    except (ApiError, OSError, ValueError) as error:
+        # A ValueError is the model's word about deviations that do not fit.
         return _refuse(str(error))
     finally:
         starting.cancel()

@@ -14,7 +14,7 @@ import aiohttp
 from infra.simulated.node.report import complain
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
 
 _PATCHES = {
@@ -106,29 +106,30 @@ class Api:
         """
         delay = _FIRST_DELAY
         for attempt in range(1, attempts + 1):
-            wait = delay
             try:
-                async with self._session.request(
-                    method,
-                    self._url + path,
-                    data=None if body is None else json.dumps(body),
-                    params=query,
-                    headers={} if body is None else {"Content-Type": _PATCHES.get(patch or "", "application/json")},
-                ) as answer:
-                    text = await answer.text()
-                    if answer.status < 400:
-                        parsed: dict[str, Any] = json.loads(text) if text else {}
-                        return parsed
-                    error = refusal(answer.status, text)
-                    if (answer.status != 429 and answer.status < 500) or attempt == attempts:
-                        raise error
-                    wait = retry_after(answer.headers.get("Retry-After")) or delay
+                code, text, wait = await self._ask(method, path, body, patch, query)
+                if code < 400:
+                    parsed: dict[str, Any] = json.loads(text) if text else {}
+                    return parsed
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-                if attempt == attempts:
-                    raise ApiError(0, "ConnectionFailed", f"{method} {path}: {error!r}") from error
-            await asyncio.sleep(wait)
+                code, text, wait = 0, f"{method} {path}: {error!r}", None
+            if attempt == attempts or (400 <= code < 500 and code != 429):
+                raise refusal(code, text)
+            await asyncio.sleep(delay if wait is None else wait)
             delay = min(delay * 2, _LONGEST_DELAY)
         raise AssertionError("unreachable")
+
+    async def _ask(
+        self, method: str, path: str, body: dict[str, Any] | None, patch: str | None, query: dict[str, str] | None
+    ) -> tuple[int, str, float | None]:
+        async with self._session.request(
+            method,
+            self._url + path,
+            data=None if body is None else json.dumps(body),
+            params=query,
+            headers={} if body is None else {"Content-Type": _PATCHES.get(patch or "", "application/json")},
+        ) as answer:
+            return answer.status, await answer.text(), retry_after(answer.headers.get("Retry-After"))
 
     async def watch(
         self,
@@ -149,10 +150,6 @@ class Api:
                     await on_list(listed.get("items") or [])
                     version = listed["metadata"]["resourceVersion"]
                 async for kind, item in self._events(path, {**query, "resourceVersion": version}):
-                    if kind == "ERROR":
-                        raise ApiError(
-                            int(item.get("code", 500)), str(item.get("reason", "")), str(item.get("message"))
-                        )
                     version = item["metadata"]["resourceVersion"]
                     delay = _FIRST_DELAY
                     if kind != "BOOKMARK":
@@ -186,6 +183,8 @@ class Api:
                 for line in lines:
                     if line:
                         event = json.loads(line)
+                        if event["type"] == "ERROR":
+                            raise refusal(int(event["object"].get("code", 500)), json.dumps(event["object"]))
                         yield event["type"], event["object"]
 
 
@@ -207,7 +206,7 @@ class Anonymous:
         """
         await self._session.close()
 
-    async def __call__(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> tuple[int, bytes]:
+    async def __call__(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
         """
         Send one request; status and body of the answer. Raises OSError when there is no answer.
         """

@@ -34,8 +34,8 @@ class NodeConfig:
 @dataclass(frozen=True, slots=True)
 class Config:
     """
-    ``api`` is the API server's URL, ``ca`` the cluster's CA, ``kubelet_client_ca`` signs the client certificate that the
-    API server shows to a kubelet, ``egress_socket`` the unix socket on which the API server dials nodes and pods.
+    ``api`` is the API server's URL, ``ca`` the cluster's CA, ``kubelet_client_ca`` signs the client certificate that
+    the API server shows to a kubelet, ``egress_socket`` the unix socket on which the API server dials nodes and pods.
     """
 
     api: str
@@ -53,7 +53,7 @@ def load(path: Path) -> Config:
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         ca = Path(data["ca"])
-        return Config(
+        config = Config(
             api=data["api"].rstrip("/"),
             ca=ca,
             egress_socket=Path(data["egressSocket"]),
@@ -72,6 +72,13 @@ def load(path: Path) -> Config:
                 for node in data["nodes"]
             ),
         )
+        for file in (
+            config.ca,
+            config.kubelet_client_ca,
+            *(f for node in config.nodes for f in (node.certificate, node.key)),
+        ):
+            if not file.is_file():
+                raise ConfigError(f"{path}: there is no file {file}")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except ValueError as error:
@@ -80,3 +87,4 @@ def load(path: Path) -> Config:
         raise ConfigError(f"{path}: {error} is missing") from error
     except (AttributeError, TypeError) as error:
         raise ConfigError(f"{path}: not of the expected shape: {error}") from error
+    return config

@@ -38,7 +38,7 @@ class Line(Protocol):
         """
 
 
-class BadOptions(ValueError):
+class LogOptionsError(ValueError):
     """
     The request's parameters make no sense; the text says why.
     """
@@ -66,15 +66,15 @@ def _number(query: Mapping[str, str], name: str) -> int | None:
     try:
         value = int(str(text))
     except ValueError:
-        raise BadOptions(f'Invalid value for {name}: "{text}"') from None
+        raise LogOptionsError(f'Invalid value for {name}: "{text}"') from None
     if value < 0:
-        raise BadOptions(f"{name}: must be greater than or equal to 0")
+        raise LogOptionsError(f"{name}: must be greater than or equal to 0")
     return value
 
 
 def options(query: Mapping[str, str], now: datetime | None = None) -> LogOptions:
     """
-    Read a query string. Raises BadOptions.
+    Read a query string. Raises LogOptionsError.
     """
     seconds, time = _number(query, "sinceSeconds"), query.get("sinceTime")
     since = None
@@ -84,7 +84,7 @@ def options(query: Mapping[str, str], now: datetime | None = None) -> LogOptions
         try:
             since = clock.parse(time)
         except ValueError:
-            raise BadOptions(f"sinceTime: {time!r} is not a time") from None
+            raise LogOptionsError(f"sinceTime: {time!r} is not a time") from None
     stream = query.get("stream", "").lower()
     return LogOptions(
         follow=query.get("follow") in {"true", "1"},
@@ -142,7 +142,6 @@ class Allowance:
         self._left -= len(part)
         return part
 
-    @property
     def spent(self) -> bool:
         """
         Whether nothing more may be sent.

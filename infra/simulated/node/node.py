@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,6 @@ from infra.simulated.node.report import complain
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from infra.simulated.model.container import Container
     from infra.simulated.node.config import NodeConfig
 
 KUBELET_VERSION = "v1.37.2"
@@ -87,7 +87,7 @@ def allocatable(host: Host) -> dict[str, str]:
     }
 
 
-def _condition(kind: str, true: bool, reason: str, message: str, now: str, since: str) -> dict[str, str]:
+def _condition(kind: str, reason: str, message: str, *, true: bool, now: str, since: str) -> dict[str, str]:
     return {
         "type": kind,
         "status": "True" if true else "False",
@@ -102,24 +102,15 @@ def node_status(config: NodeConfig, host: Host, now: str, since: str) -> dict[st
     """
     The Node's status.
     """
-    seed = partial(uuid.uuid5, uuid.NAMESPACE_DNS)
+    bad = partial(_condition, true=False, now=now, since=since)
     return {
         "capacity": capacity(host),
         "allocatable": allocatable(host),
         "conditions": [
-            _condition(
-                "MemoryPressure",
-                False,
-                "KubeletHasSufficientMemory",
-                "kubelet has sufficient memory available",
-                now,
-                since,
-            ),
-            _condition("DiskPressure", False, "KubeletHasNoDiskPressure", "kubelet has no disk pressure", now, since),
-            _condition(
-                "PIDPressure", False, "KubeletHasSufficientPID", "kubelet has sufficient PID available", now, since
-            ),
-            _condition("Ready", True, "KubeletReady", "kubelet is posting ready status", now, since),
+            bad("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            bad("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            bad("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            _condition("Ready", "KubeletReady", "kubelet is posting ready status", true=True, now=now, since=since),
         ],
         "addresses": [
             {"type": "InternalIP", "address": config.address},
@@ -128,8 +119,8 @@ def node_status(config: NodeConfig, host: Host, now: str, since: str) -> dict[st
         "daemonEndpoints": {"kubeletEndpoint": {"Port": KUBELET_PORT}},
         "nodeInfo": {
             "machineID": host.host_name,
-            "systemUUID": str(seed(config.name)).upper(),
-            "bootID": "",
+            "systemUUID": str(uuid.uuid5(uuid.NAMESPACE_DNS, config.name)).upper(),
+            "bootID": "1",
             "kernelVersion": host.era.kernel_version,
             "osImage": host.era.os_image,
             "containerRuntimeVersion": f"containerd://{host.era.containerd}",
@@ -196,6 +187,7 @@ class SimulatedNode:
         self._pods: dict[str, Pod] = {}
         self._next_pod_address = 1
         self._tasks: list[asyncio.Task[None]] = []
+        self._alive = time.time()
 
     # -- for pods
 
@@ -245,13 +237,6 @@ class SimulatedNode:
             {"kubelet_running_pods": len(self._pods), 'kubelet_running_containers{container_state="running"}': running}
         )
 
-    @staticmethod
-    def memory_of(container: Container) -> int:
-        """
-        The bytes that a container's job has committed.
-        """
-        return int(getattr(container, "memory", 0))
-
     # -- life
 
     async def register(self) -> None:
@@ -270,13 +255,11 @@ class SimulatedNode:
             patch = {"status": status}
             await self.api.request("PATCH", f"/api/v1/nodes/{self.name}/status", patch, patch="strategic")
         await self._renew()
-        node = await self.api.request("GET", f"/api/v1/nodes/{self.name}")
-        self._node_uid = node["metadata"]["uid"]
         # A kubelet refers to its Node by name where a uid is expected.
         about = {"kind": "Node", "name": self.name, "uid": self.name}
         self.events.record(about, NORMAL, "Starting", "Starting kubelet.")
         self._tasks = [
-            asyncio.create_task(self._every(RENEW_EVERY, self._renew)),
+            asyncio.create_task(self._every(RENEW_EVERY, self._stay_alive)),
             asyncio.create_task(self._every(REPORT_EVERY, self._report)),
             asyncio.create_task(self.events.run()),
             asyncio.create_task(
@@ -311,6 +294,16 @@ class SimulatedNode:
                 await work()
             except ApiError as error:
                 complain(self.name, f"{error.code} {error}")
+
+    async def _stay_alive(self) -> None:
+        """
+        Renew the Lease; after a pause in which the controllers may have given the node up, say that it is ready.
+        """
+        await self._renew()
+        now = time.time()
+        if now - self._alive > LEASE_SECONDS / 2:
+            await self._report()
+        self._alive = now
 
     async def _renew(self) -> None:
         fresh = {
@@ -349,6 +342,7 @@ class SimulatedNode:
 
     def _seen(self, manifest: dict[str, Any]) -> None:
         uid = manifest["metadata"]["uid"]
+        manifest["metadata"].pop("managedFields", None)
         if uid in self._pods:
             self._pods[uid].updated(manifest)
             return

@@ -84,6 +84,8 @@ class Pod:
         self._end: asyncio.Task[None] | None = None
         self._reporting: asyncio.Task[None] | None = None
         self._dirty = False
+        self._progress = asyncio.Event()
+        self._finished = False
         self._sent: dict[str, Any] = dict(manifest.get("status") or {})
         self._sandbox = False
         self._over = False
@@ -91,6 +93,7 @@ class Pod:
         self._reason: tuple[str, str] | None = None
         self._grace: float | None = None
         self._kills: set[str] = set()
+        self._noted: set[tuple[str, str]] = set()
         self.addresses = node.pod_addresses(manifest)
 
     # -- what the watch says
@@ -125,8 +128,10 @@ class Pod:
         The object has been removed: nothing more may be said about it, and nothing of it may stay.
         """
         self._removed = True
-        self._grace = 0.0
-        self._terminate()
+        if self._finished:
+            self._node.forget(self)
+        else:
+            self._terminate()
 
     async def close(self) -> None:
         """
@@ -176,6 +181,9 @@ class Pod:
         if state is None:
             return
         for program in instance.unmodelled:
+            if (container, program) in self._noted:
+                continue
+            self._noted.add((container, program))
             text = f"The simulated node has no model of the program {program}; a real node may well have it"
             self._event(WARNING, "SimulationLacksProgram", text, state)
 
@@ -225,8 +233,10 @@ class Pod:
             message = "Pod was active on the node longer than the specified deadline"
             self._reason = "DeadlineExceeded", message
             self._event(NORMAL, "DeadlineExceeded", message)
-            await self._stop_all(self._spec.get("terminationGracePeriodSeconds", 30))
             self.phase = "Failed"
+        for task in list(self._tasks):
+            await self._drop(task)
+        await self._stop_all(self._spec.get("terminationGracePeriodSeconds", 30))
         self._over = True
         self._sandbox = False
         self._changed()
@@ -244,12 +254,11 @@ class Pod:
             await asyncio.sleep(_TRY_AGAIN)
         self._sandbox = True
         self._node.metrics.pod_started()
-        sidecars = []
         for state in inits:
             if state.sidecar:
-                sidecars.append(self._spawn(self._run_container(state)))
-                while not state.started and state.terminated is None:
-                    await asyncio.sleep(_TOGETHER)
+                self._spawn(self._run_container(state))
+                while not state.started:
+                    await self._progress.wait()
                 continue
             await self._run_container(state)
             if state.terminated is None or state.terminated["exitCode"]:
@@ -261,9 +270,6 @@ class Pod:
         async with asyncio.TaskGroup() as group:
             for state in mains:
                 group.create_task(self._run_container(state))
-        for task in sidecars:
-            task.cancel()
-        await self._stop_all(self._spec.get("terminationGracePeriodSeconds", 30))
 
     async def _mount_all(self) -> None:
         source = volumes.Source(self._node.api, self._node.host, self.manifest, self.addresses, self._node.allocatable)
@@ -365,8 +371,14 @@ class Pod:
     def _start_failed(self, state: ContainerState, instance: Instance, text: str, *, host_process: bool) -> None:
         self._node.metrics.container_failed(state.kind, "RunContainerError", host_process=host_process)
         self._event(WARNING, "Failed", f"Error: {text.replace(instance.id, state.name)}", state)
+        self.note_unmodelled(state.name, instance.container)
         end = status.terminated(
-            status.START_ERROR_CODE, status.NEVER, clock.seconds(), state.container_id, status.START_ERROR, text
+            status.START_ERROR_CODE,
+            status.NEVER,
+            clock.seconds(),
+            state.container_id,
+            reason=status.START_ERROR,
+            message=text,
         )
         state.ended(end)
         if self._starts_again(state):
@@ -398,10 +410,11 @@ class Pod:
             began = time.monotonic()
             try:
                 image = self._node.host.image(reference_)
-            except ImageNotFound as error:
+            except ImageNotFound as missing:
+                error = f"rpc error: code = NotFound desc = {missing}"
                 self._event(WARNING, "Failed", f'Failed to pull image "{reference_}": {error}', state)
                 self._event(WARNING, "Failed", "Error: ErrImagePull", state)
-                state.waits("ErrImagePull", str(error))
+                state.waits("ErrImagePull", error)
                 self._changed()
                 await asyncio.sleep(1)
                 self._event(NORMAL, "BackOff", f'Back-off pulling image "{reference_}"', state)
@@ -414,6 +427,7 @@ class Pod:
             if not present or policy == "Always":
                 took = f"{int((time.monotonic() - began) * 1000)}ms"
                 text = f'Successfully pulled image "{reference_}" in {took} ({took} including waiting)'
+                text += f". Image size: {image.size} bytes."
                 self._event(NORMAL, "Pulled", text, state)
                 self._node.images.add(reference_)
             digest = hashlib.sha256(reference_.encode()).hexdigest()
@@ -472,10 +486,7 @@ class Pod:
                 path = f"{path}\\" + below.replace("/", "\\")
                 if not self._node.host.files.exists(path):
                     self._node.host.files.make_directory(path)
-            target = mount["mountPath"]
-            if not self._node.host.deviates("drive-letter-not-added"):
-                target = spec.absolute_path(target)
-            made.append(Mount(path, target, read_only=bool(mount.get("readOnly"))))
+            made.append(Mount(path, spec.absolute_path(mount["mountPath"]), read_only=bool(mount.get("readOnly"))))
         return made
 
     async def _environment(self, container: dict[str, Any]) -> dict[str, str]:
@@ -633,9 +644,12 @@ class Pod:
                 instance.container.remove()
         with contextlib.suppress(WindowsError):
             self._node.host.files.delete(volumes.pod_directory(self.uid))
-        if not self._removed:
+        self._finished = True
+        if self._removed:
+            self._node.forget(self)
+        else:
+            # It is forgotten when the watch says that it is gone: what comes before that still belongs to it.
             await self._delete()
-        self._node.forget(self)
 
     @staticmethod
     async def _drop(task: asyncio.Task[None] | None) -> None:
@@ -689,6 +703,8 @@ class Pod:
         Have the status sent soon, together with what changes in the next moment.
         """
         self._dirty = True
+        progress, self._progress = self._progress, asyncio.Event()
+        progress.set()
         if self._reporting is None and self._end is None:
             self._reporting = asyncio.create_task(self._guarded(self._report()))
 

@@ -24,6 +24,10 @@ def _port(container: dict[str, Any], port: int | str) -> int:
     return next(int(p["containerPort"]) for p in container.get("ports") or () if p.get("name") == port)
 
 
+def _refused(where: str) -> str:
+    return f"dial tcp {where}: connectex: No connection could be made because the target machine actively refused it."
+
+
 async def _exec(instance: Container, command: list[str], seconds: float) -> str | None:
     said = bytearray()
     try:
@@ -41,7 +45,7 @@ def _http(host: Host, address: str, port: int, wanted: dict[str, Any]) -> str | 
     where = f"{address}:{port}"
     respond = host.network.connect(wanted.get("host") or address, port)
     if respond is None:
-        return f'Get "http://{where}{path}": dial tcp {where}: connectex: No connection could be made because the target machine actively refused it.'
+        return f'Get "http://{where}{path}": {_refused(where)}'
     headers = "".join(f"{h['name']}: {h['value']}\r\n" for h in wanted.get("httpHeaders") or ())
     answer = respond(f"GET {path} HTTP/1.1\r\nHost: {where}\r\n{headers}Connection: close\r\n\r\n".encode())
     words = answer.split(b"\r\n", 1)[0].split()
@@ -62,10 +66,7 @@ async def attempt(
     if "tcpSocket" in probe:
         port = _port(container, probe["tcpSocket"]["port"])
         if host.network.connect(probe["tcpSocket"].get("host") or address, port) is None:
-            return (
-                f"dial tcp {address}:{port}: connectex: "
-                "No connection could be made because the target machine actively refused it."
-            )
+            return _refused(f"{address}:{port}")
     return None
 
 

@@ -4,7 +4,6 @@ The HTTP side of a kubelet: logs, exec, attach, metrics and statistics.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -59,7 +58,7 @@ class KubeletServer:
     async def _logs(self, request: web.BaseRequest, namespace: str, name: str, container: str) -> web.StreamResponse:
         try:
             asked = logs.options(request.query)
-        except logs.BadOptions as error:
+        except logs.LogOptionsError as error:
             return web.json_response({"message": str(error)}, status=422)
         pod = self._node.pod(namespace, name)
         state = pod.state(container) if pod else None
@@ -78,11 +77,11 @@ class KubeletServer:
         data = allowance.cut(b"".join(logs.selected(instance.log.lines[:seen], asked)))
         if data:
             await response.write(data)
-        if asked.follow and not allowance.spent:
+        if asked.follow and not allowance.spent():
             async for line in instance.log.follow(seen):
                 if logs.wanted(line, asked):
                     await response.write(allowance.cut(logs.formatted(line, asked)))
-                if allowance.spent:
+                if allowance.spent():
                     break
         await response.write_eof()
         return response
@@ -106,9 +105,9 @@ class KubeletServer:
         ``/stats/summary``, as far as the model knows: what it does not count is zero.
         """
         now = clock.seconds()
-        pods = []
+        pods: list[dict[str, Any]] = []
         for pod in self._node.pods():
-            shown = []
+            shown: list[dict[str, Any]] = []
             for state in pod.states:
                 instance = pod.running(state.name)
                 if instance is None:
@@ -119,7 +118,7 @@ class KubeletServer:
                         "name": state.name,
                         "startTime": state.running_since,
                         "cpu": {"time": now, "usageNanoCores": 0, "usageCoreNanoSeconds": 0},
-                        "memory": {"time": now, "workingSetBytes": self._node.memory_of(instance)},
+                        "memory": {"time": now, "workingSetBytes": instance.job.commit},
                         "rootfs": {"time": now},
                         "logs": {"time": now, "usedBytes": used},
                     }
@@ -135,21 +134,17 @@ class KubeletServer:
                     }
                 )
         used = sum(pod["memory"]["workingSetBytes"] for pod in pods)
-        return json.loads(
-            json.dumps(
-                {
-                    "node": {
-                        "nodeName": self._node.name,
-                        "startTime": self._node.started,
-                        "cpu": {"time": now, "usageNanoCores": 0, "usageCoreNanoSeconds": 0},
-                        "memory": {
-                            "time": now,
-                            "availableBytes": max(0, self._node.host.memory - used),
-                            "usageBytes": used,
-                            "workingSetBytes": used,
-                        },
-                    },
-                    "pods": pods,
-                }
-            )
-        )
+        return {
+            "node": {
+                "nodeName": self._node.name,
+                "startTime": self._node.started,
+                "cpu": {"time": now, "usageNanoCores": 0, "usageCoreNanoSeconds": 0},
+                "memory": {
+                    "time": now,
+                    "availableBytes": max(0, self._node.host.memory - used),
+                    "usageBytes": used,
+                    "workingSetBytes": used,
+                },
+            },
+            "pods": pods,
+        }

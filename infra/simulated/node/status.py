@@ -72,7 +72,7 @@ class ContainerState:
 
 
 def terminated(
-    code: int, started: str, finished: str, container_id: str, reason: str | None = None, message: str | None = None
+    code: int, started: str, finished: str, container_id: str, *, reason: str | None = None, message: str | None = None
 ) -> dict[str, Any]:
     """
     A ``ContainerStateTerminated``.
@@ -174,7 +174,7 @@ def conditions(states: list[ContainerState], pod_phase: str, *, sandbox: bool) -
     waits = [s.name for s in states if s.kind == "initContainers" and not (s.started if s.sidecar else s.ready)]
     if pod_phase == "Succeeded":
         made.append(_condition("Initialized", True, "PodCompleted"))
-    elif waits and pod_phase not in {"Running"}:
+    elif waits and pod_phase != "Running":
         text = f"containers with incomplete status: [{' '.join(waits)}]"
         made.append(_condition("Initialized", False, "ContainersNotInitialized", text))
     else:

@@ -7,15 +7,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSMsgType, web
 
 from infra.simulated.model.errors import StartError
+from infra.simulated.node.report import complain
 
 if TYPE_CHECKING:
     from infra.simulated.model.container import Container
-    from infra.simulated.node.logs import Line
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
@@ -101,6 +102,9 @@ class _Outgoing:
         await self._socket.close()
 
 
+Work = Callable[[_Outgoing, asyncio.StreamReader | None, bool], Coroutine[Any, Any, dict[str, Any]]]
+
+
 async def _receive(socket: web.WebSocketResponse, stdin: asyncio.StreamReader | None) -> None:
     """
     Feed stdin until the client is gone; sizes are ignored.
@@ -118,7 +122,7 @@ async def _receive(socket: web.WebSocketResponse, stdin: asyncio.StreamReader | 
         stdin.feed_eof()
 
 
-async def _stream(request: web.BaseRequest, work: Any) -> web.WebSocketResponse:
+async def _stream(request: web.BaseRequest, work: Work) -> web.WebSocketResponse:
     socket = web.WebSocketResponse(protocols=PROTOCOLS, heartbeat=None, max_msg_size=0)
     await socket.prepare(request)
     query = request.query
@@ -135,7 +139,11 @@ async def _stream(request: web.BaseRequest, work: Any) -> web.WebSocketResponse:
         # A client that goes away ends its command.
         await asyncio.wait({worker, receiver}, return_when=asyncio.FIRST_COMPLETED)
         if worker.done():
-            out.finish(worker.result())
+            try:
+                out.finish(worker.result())
+            except Exception as error:  # noqa: BLE001 - whatever the model did, the client is told
+                complain("exec", repr(error), error)
+                out.finish(failure(repr(error)))
             await sender
     finally:
         for task in (worker, receiver, sender):
@@ -165,14 +173,26 @@ async def execute(request: web.BaseRequest, container: Container, command: list[
 
 async def attach(request: web.BaseRequest, container: Container) -> web.WebSocketResponse:
     """
-    Serve ``/attach``: what the container writes from now on, until it ends.
+    Serve ``/attach``: what the container writes from now on, until it ends; what is typed goes to its stdin.
     """
 
-    async def work(out: _Outgoing, _: asyncio.StreamReader | None, tty: bool) -> dict[str, Any]:
-        line: Line
-        async for line in container.log.follow(len(container.log.lines)):
-            channel = STDERR if line.stream == "stderr" and not tty else STDOUT
-            out.write(channel, line.text.encode() + (b"\r\n" if tty else b"\n"))
+    async def type_in(stdin: asyncio.StreamReader, into: asyncio.StreamReader) -> None:
+        while data := await stdin.read(4096):
+            into.feed_data(data)
+        if container.spec.stdin and not container.spec.tty:
+            into.feed_eof()
+
+    async def work(out: _Outgoing, stdin: asyncio.StreamReader | None, _: bool) -> dict[str, Any]:
+        detach = container.attach(out.write)
+        typing = None
+        if stdin is not None and container.stdin is not None:
+            typing = asyncio.create_task(type_in(stdin, container.stdin))
+        try:
+            await container.wait()
+        finally:
+            detach()
+            if typing is not None:
+                typing.cancel()
         return success()
 
     return await _stream(request, work)

@@ -63,6 +63,21 @@ class _Node:
     npm: tuple[str, ...]
 
 
+# Allure scrolls to the first failure when it opens; the claim stands above it.
+_STAY_AT_THE_TOP = """<script>
+      {
+        const until = Date.now() + 3000;
+        let touched = false;
+        for (const kind of ["pointerdown", "keydown", "wheel", "touchstart"])
+          addEventListener(kind, () => { touched = true; }, { capture: true, passive: true });
+        addEventListener("scroll", ({ target }) => {
+          const moved = target === document ? document.scrollingElement : target;
+          if (!touched && Date.now() < until && moved.scrollTop > 0) moved.scrollTop = 0;
+        }, true);
+      }
+    </script>"""
+
+
 def generate(
     results_dir: Path, page: Path, name: str, say: Callable[[str], None], attached: Sequence[Path] = ()
 ) -> bool:
@@ -123,7 +138,7 @@ def _self_contained(html: str) -> str:
     # Past the head and its scripts the file holds the results, which may speak of anything.
     if not found or "googletagmanager" in html or _OUTSIDE.search(re.sub(r"(?s)<script>.*?</script>", "", html)):
         raise _PageError("Allure's page is not self-contained", "this suite knows the locked version only")
-    return f"{head}{found}\n    {_POLICY}{rest}"
+    return f"{head}{found}\n    {_POLICY}\n    {_STAY_AT_THE_TOP}{rest}"
 
 
 def _installed(say: Callable[[str], None]) -> tuple[Path, _Node]:
