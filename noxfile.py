@@ -126,3 +126,5 @@ def _lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy", ".")
+    for twin in sorted(ROOT.glob("workloads/*/twin.py")):
+        session.run("mypy", str(twin.relative_to(ROOT)), silent=True)

@@ -24,6 +24,7 @@ import conformance
 from conformance._suite import catalogue, evidence, plugin, preflight, verdict, workload
 from conformance._suite.cluster import Cluster, find_kubeconfig, require_kubeconfig_target
 from conformance._suite.display import Display
+from conformance._suite.files import new_folder
 from conformance._suite.model import Claim, SuiteError, TargetError, UsageError
 from conformance._suite.observe import Engine, Plan
 from conformance._suite.report import write_all
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     embedded = parser.add_argument_group("the embedded cluster (--target simulated)")
     _add_embedded(embedded)
     embedded.add_argument("--sim-defect", action="append", default=[], metavar="NAME[@NODE]",
-                          help="switch a named defect on, on every node it can be on or on one (repeatable)")  # fmt: skip
+                          help="switch a named defect on, wherever it can be or on one node (repeatable)")  # fmt: skip
     return parser
 
 
@@ -161,8 +162,8 @@ def _conformance(arguments: Sequence[str]) -> int:
                         options.image, options.time_scale)  # fmt: skip
             asyncio.run(_observe(target, plan, display))
 
-        return _judge_and_report(judging, observe, options.expression, options.workers, started, display,
-                                 defects=tuple(options.sim_defect))  # fmt: skip
+        return _judge_and_report(judging, observe, options.expression, options.workers, started=started,
+                                 display=display, defects=tuple(options.sim_defect))  # fmt: skip
 
 
 def _refuse_foreign_options(options: argparse.Namespace) -> None:
@@ -214,7 +215,7 @@ async def _observe(target: Target, plan: Plan, display: Display) -> None:
 def _output_folder(given: Path | None, name: str) -> Path:
     try:
         if given is None:
-            return evidence.free_name(Path("artifacts"), name)
+            return new_folder(Path("artifacts"), name)
         if given.exists() and any(given.iterdir()):
             raise UsageError(f"{given} is not empty", "name a new folder with --out")
         given.mkdir(parents=True, exist_ok=True)
@@ -240,7 +241,7 @@ def _judge(arguments: Sequence[str]) -> int:
     rejudged = plugin.Judging(
         options.folder.resolve(), judging.run_id, judging.cluster, judging.nodes, same_digest=False
     )
-    return _judge_and_report(rejudged, None, kept.get("expression"), 0, started, Display(),
+    return _judge_and_report(rejudged, None, kept.get("expression"), 0, started=started, display=Display(),
                              defects=tuple(kept.get("defects", ())), reports=out)  # fmt: skip
 
 
@@ -331,9 +332,9 @@ def _judge_and_report(
     observe: Callable[[set[str]], None] | None,
     expression: str | None,
     workers: int,
+    *,
     started: datetime,
     display: Display,
-    *,
     defects: tuple[str, ...],
     reports: Path | None = None,
 ) -> int:
@@ -369,6 +370,7 @@ def _judge_and_report(
         defects=defects,
         requirements=plugin.pages().requirements,
         out=out,
+        evidence=judging.out,
     )
     write_all(run, display.say)
     display.verdict(run)

@@ -60,7 +60,7 @@ def test_every_requirement_that_is_judged_has_a_defect() -> None:
 
 
 def test_no_two_requirements_have_the_same_set_of_defects() -> None:
-    by_defects = defaultdict(list)
+    by_defects: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
     for entry in PAGES.entries():
         if entry["defects"]:
             by_defects[tuple(entry["defects"])].append(entry["id"])  # type: ignore[arg-type]

@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -14,6 +16,7 @@ import jsonschema
 import pytest
 from rich.console import Console
 
+from conformance._suite.files import cache_directory
 from conformance._suite.model import (
     Claim,
     ClusterFacts,
@@ -437,6 +440,32 @@ def test_without_node_and_network_one_line_says_so(run: Run, tmp_path: Path, mon
     assert not (run.out / "allure-report").exists()
 
 
+def test_the_page_shows_the_claim_and_every_sentence_without_a_network(run: Run, tmp_path: Path) -> None:
+    if not list(cache_directory().glob("allure-*/node_modules")):
+        pytest.skip("Allure is not in the cache: a first `nox -s conformance` puts it there")
+    results, html = run.out / "allure-results", run.out / "index.html"
+    allure.complete(results, run)
+    said: list[str] = []
+    assert allure.generate(results, html, "The name — failure (simulated)", said.append), said
+    text = html.read_text(encoding="utf-8")
+    assert "The name — failure (simulated)" in text
+    assert "googletagmanager" not in text
+    assert SECRET not in text
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        return
+    log = tmp_path / "net.json"
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+               "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'user'}",
+               "--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=8000", f"--log-net-log={log}",
+               "--dump-dom", html.as_uri()]  # fmt: skip
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "The sentence of storage/volumes/below holds." in shown
+    assert "win-one" in shown
+    assert "https://example.org" not in log.read_text(encoding="utf-8"), "a picture in a node's text is not fetched"
+    assert "googletagmanager" not in log.read_text(encoding="utf-8")
+
+
 def test_the_lock_file_names_versions_and_digests_but_no_registry() -> None:
     lock = json.loads((Path(page.__file__).parent / "package-lock.json").read_text(encoding="utf-8"))
     for name, package in lock["packages"].items():
@@ -485,6 +514,7 @@ def test_the_terminal_is_plain_when_it_is_none(run: Run) -> None:
     assert "    documented at https://example.org/documents#storage-volumes-below" in lines, "links are not wrapped"
     assert f"    evidence: {run.out}/nodes/win-one/storage/evidence.json" in lines
     assert any(line.endswith("more characters: see the evidence") for line in lines), "a long difference is cut"
+    assert f"report: {run.out}/summary.md" in lines
     assert lines[-2].startswith("failure (simulated): 2 musts do not hold")
     assert lines[-1] == "exit 1: failure: something is non-conformant"
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conformance._suite.files import write_text
 from conformance._suite.model import Scope, Unknown
 from conformance._suite.observation import Evidence
 from conformance._suite.redact import redact_json
@@ -69,12 +69,9 @@ def relative_path(workload: str, node: str | None) -> Path:
 
 def write_json(path: Path, value: object) -> None:
     """
-    Write a whole file or none, redacted: aside first, then renamed.
+    Write a whole file or none, redacted.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(json.dumps(redact_json(value), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_text(path, json.dumps(redact_json(value), indent=1, ensure_ascii=False) + "\n")
 
 
 def digest(path: Path) -> str:
@@ -132,17 +129,3 @@ def _refuse_foreign_pods(data: Mapping[str, Any], workload: str, node: Mapping[s
             raise Unknown(f"the evidence of {workload} is not whole: {error!r}", "evidence-malformed") from error
         if node and on and on != node["name"]:
             raise Unknown(f"the evidence of {workload} is about a pod on {on}", "evidence-foreign")
-
-
-def free_name(parent: Path, name: str) -> Path:
-    """
-    A new folder below ``parent``, with a number behind its name where that is taken.
-    """
-    for number in range(1000):
-        folder = parent / (name if not number else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
-    raise FileExistsError(os.fspath(parent / name))

@@ -36,19 +36,48 @@ _WHOLE = re.compile(
     """,
     re.VERBOSE,
 )
+# A pattern is tried only where one of its signs is in the text, in lower case: most texts have none.
+_NAMES_SIGNS = ("passw", "passphrase", "client", "_token", "-token", "key", "signature")
 _TAIL = tuple(
-    re.compile(pattern, re.IGNORECASE | re.MULTILINE)
-    for pattern in (
-        r"(?P<head>\bauthorization\\{0,9}[\"']?\s*[:=]\s*\\{0,9}[\"']?(?:bearer|basic|negotiate)\s+)[^\s\"'\\,]+",
-        r"(?P<head>\bbearer\s+)(?=\S*\d)[A-Za-z0-9._~+/=-]{16,}",
+    (signs, re.compile(pattern, re.IGNORECASE | re.MULTILINE))
+    for signs, pattern in (
+        (
+            ("authorization",),
+            r"(?P<head>\bauthorization\\*[\"']?\s*[:=]\s*\\*[\"']?(?:bearer|basic|negotiate)\s+)[^\s\"'\\,]+",
+        ),
+        (
+            ("bearer",),
+            r"(?P<head>\bbearer\s+)(?=\S*\d)[A-Za-z0-9._~+/=-]{16,}",
+        ),
         # `name=value` anywhere; `name: value` where YAML or JSON has it, for prose has colons too.
-        rf"(?P<head>(?<![\w.-])(?:{_NAME})\\{0,9}[\"']?(?:\s*=>?\s*|:(?!\s)))(?:{_VALUE})",
-        rf"(?P<head>(?:^[ \t-]*|[{{,]\s*|\\{0,9}[\"'])(?<![\w.-])(?:{_NAME})\\{0,9}[\"']?\s*:\s*)(?:{_VALUE})",
-        rf"(?P<head>(?<![\w-])--?(?:{_NAME}|token)[ =]\s*)(?:{_VALUE})",
-        rf"(?P<head>(?<![\w.-])token\\{0,9}[\"']?\s*[:=]\s*\\{0,9}[\"']?)(?!{_HASH}\b)(?!\d{{4}}-\d\d-\d\d){_OPAQUE}",
-        r"(?P<head>[?&;]sig=)[A-Za-z0-9%+/=_-]{16,}",
-        r"(?P<head>\bnet1?(?:\.exe)?\s+user\s+(?:\"[^\"]+\"|\S+)\s+)(?!/)\S+(?=[^\n]{0,200}/add)",
-        r"(?P<head>\b[a-z][a-z0-9+-]{0,30}://[^\s/:@\"']*:)[^\s/@\"']+(?=@)",
+        (
+            _NAMES_SIGNS,
+            rf"(?P<head>(?<![\w.-])(?:{_NAME})\\*[\"']?(?:\s*=>?\s*|:(?!\s)))(?:{_VALUE})",
+        ),
+        (
+            _NAMES_SIGNS,
+            rf"(?P<head>(?:^[ \t-]*|[{{,]\s{{0,40}}|[\"'])(?<![\w.-])(?:{_NAME})\\*[\"']?\s*:\s*)(?:{_VALUE})",
+        ),
+        (
+            ("token", *_NAMES_SIGNS),
+            rf"(?P<head>(?<![\w-])--?(?:{_NAME}|token)[ =]\s*)(?:{_VALUE})",
+        ),
+        (
+            ("token",),
+            rf"(?P<head>(?<![\w.-])token\\*[\"']?\s*[:=]\s*\\*[\"']?)(?!{_HASH}\b)(?!\d{{4}}-\d\d-\d\d){_OPAQUE}",
+        ),
+        (
+            ("sig=",),
+            r"(?P<head>[?&;]sig=)[A-Za-z0-9%+/=_-]{16,}",
+        ),
+        (
+            (" user ",),
+            r"(?P<head>\bnet1?(?:\.exe)?\s+user\s+(?:\"[^\"]+\"|\S+)\s+)(?!/)\S+(?=[^\n]{0,200}/add)",
+        ),
+        (
+            ("://",),
+            r"(?P<head>\b[a-z][a-z0-9+-]{0,30}://[^\s/:@\"']*:)[^\s/@\"']+(?=@)",
+        ),
     )
 )
 _NAMED = re.compile(_NAME, re.IGNORECASE)
@@ -63,8 +92,10 @@ def redact(text: str) -> str:
     A quoted value keeps its quotes, so that JSON inside the text stays JSON.
     """
     text = _WHOLE.sub(MARK, text)
-    for pattern in _TAIL:
-        text = pattern.sub(_without_value, text)
+    lower = text.lower()
+    for signs, pattern in _TAIL:
+        if any(sign in lower for sign in signs):
+            text = pattern.sub(_without_value, text)
     return text
 
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from conformance._suite.files import cache_directory
 from conformance._suite.model import TargetError, UsageError
 
 if TYPE_CHECKING:
@@ -74,26 +75,6 @@ class StepError(Exception):
     """
     One way to the binaries failed; another may not. The text says why, on one line.
     """
-
-
-def cache_directory() -> Path:
-    """
-    This project's directory in the user's cache; it need not exist.
-    """
-    if given := os.environ.get("XDG_CACHE_HOME"):
-        caches = Path(given).expanduser().absolute()
-    elif sys.platform == "darwin":
-        caches = _home() / "Library" / "Caches"
-    else:
-        caches = _home() / ".cache"
-    return caches / "hostprocess-conformance"
-
-
-def _home() -> Path:
-    try:
-        return Path.home()
-    except RuntimeError as error:
-        raise TargetError("this user has no home directory", "set XDG_CACHE_HOME to a writable directory") from error
 
 
 def find(

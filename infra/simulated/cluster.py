@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from conformance._suite.files import cache_directory
 from conformance._suite.model import TargetError, UsageError
 from infra.simulated import binaries
 from infra.simulated.model.eras import ERAS
@@ -364,7 +365,7 @@ def _read_state(directory: Path) -> dict[str, Any] | None:
 
 
 def _up_directory() -> Path:
-    directory = binaries.cache_directory() / "up"
+    directory = cache_directory() / "up"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     return directory
 

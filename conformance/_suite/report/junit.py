@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+from conformance._suite.files import write_text
 from conformance._suite.model import Level, Verdict
-from conformance._suite.report.verdict import CLUSTER, write_text
+from conformance._suite.report.verdict import CLUSTER
 from conformance._suite.report.wording import comparison, cut, headline, one_line, printable
 
 if TYPE_CHECKING:

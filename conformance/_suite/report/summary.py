@@ -10,8 +10,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from conformance._suite.files import write_text
 from conformance._suite.model import Level, Verdict
-from conformance._suite.report.verdict import CLUSTER, document, write_text
+from conformance._suite.report.verdict import CLUSTER, document
 from conformance._suite.report.wording import (
     SIMULATED,
     claim_sentence,

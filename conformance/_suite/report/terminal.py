@@ -58,6 +58,8 @@ def table(run: Run, console: Console | None = None) -> None:
     _differing(run, printer)
     _unproven(run, printer)
     printer.gap()
+    page = run.out / "allure-report" / "index.html"
+    printer.line(f"report: {page if page.is_file() else run.out / 'summary.md'}")
     if run.cluster.simulated:
         printer.line(SIMULATED, "yellow")
     if run.defects:

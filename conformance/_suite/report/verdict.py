@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from conformance._suite.files import write_text
 from conformance._suite.model import Level, UsageError, Verdict
 from conformance._suite.redact import redact, redact_json
 
@@ -178,16 +179,6 @@ def write(run: Run) -> Path:
     path = run.out / NAME
     write_text(path, json.dumps(document(run), indent=1, ensure_ascii=False) + "\n")
     return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """
-    Write a whole file or none. Half a character pair, which a log can hold, is written as its JSON escape.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    aside.write_bytes(text.encode("utf-8", "backslashreplace"))
-    aside.replace(path)
 
 
 _KEYS = {

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from conformance._suite.files import cache_directory, write_text
 from conformance._suite.model import SuiteError
+from conformance._suite.redact import redact
 from conformance._suite.report.allure.results import CATEGORIES
-from conformance._suite.report.verdict import write_text
 from conformance._suite.report.wording import one_line
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _installed(say: Callable[[str], None]) -> tuple[Path, _Node]:
     Where the locked Allure is installed, and the Node.js that runs it; both are fetched once.
     """
     digest = hashlib.sha256(b"".join((_LOCKED / name).read_bytes() for name in _LOCK_FILES)).hexdigest()[:16]
-    cache = _cache()
+    cache = cache_directory()
     entry = cache / f"allure-{digest}"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / "allure.lock", timeout=_INSTALL_SECONDS):
@@ -209,20 +210,10 @@ def _run(command: Sequence[str], folder: Path, seconds: int, what: str) -> str:
         raise _PageError(f"{what} took more than {seconds} seconds") from error
     if done.returncode:
         lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        errors = [line for line in lines if "error" in line.lower() and " code " not in line]
-        told = [*errors, *lines[-1:], "it said nothing"][0]
+        # npm says numbers first and a stack last; the cause is the first line between them.
+        causes = [
+            line for line in lines if "error" in line.lower() and not re.search(r" (code|errno|syscall|at) ", line)
+        ]
+        told = redact([*causes, *lines[-1:], "it said nothing"][0])
         raise _PageError(f"{what} failed ({done.returncode}): {told[:300]}")
     return done.stderr or done.stdout
-
-
-def _cache() -> Path:
-    """
-    This project's directory in the user's cache.
-    """
-    if given := os.environ.get("XDG_CACHE_HOME"):
-        caches = Path(given).expanduser().absolute()
-    elif sys.platform == "darwin":
-        caches = Path.home() / "Library" / "Caches"
-    else:
-        caches = Path.home() / ".cache"
-    return caches / "hostprocess-conformance"

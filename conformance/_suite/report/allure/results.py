@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import allure
 
+from conformance._suite.files import write_text
 from conformance._suite.model import Level, Verdict
 from conformance._suite.redact import redact
-from conformance._suite.report.verdict import CLUSTER, write_text
+from conformance._suite.report.verdict import CLUSTER
 from conformance._suite.report.wording import (
     claim_sentence,
     cut,

@@ -1,0 +1,215 @@
+"""
+What users type and mistype: one clear line with the remedy, the documented exit code, nothing left behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from conformance import __main__ as program
+from conformance._suite import workload
+from tests.conftest import ROOT, run_program
+
+if TYPE_CHECKING:
+    from tests.conftest import Matrix
+
+
+def _said(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--no-such-option"], "unrecognized arguments: --no-such-option"),
+        (["--target", "gke"], "unknown target 'gke' — one of simulated, existing, aks, kind"),
+        (["--target", "aks"], "cannot be brought up by this version"),
+        (["--target", "kind"], "cannot be brought up by this version"),
+        (["-n", "many"], "invalid int value"),
+        (["-n", "-1"], "must not be negative"),
+        (["--time-scale", "0"], "must be more than 0"),
+        (["--sim-nodes", "1.5=1"], "unknown era"),
+        (["--sim-nodes", "garbage=="], "cannot read"),
+        (["--sim-defect", "no-such-defect"], "unknown defect"),
+        (["--sim-defect", "cpu-limit-missing@nobody"], "there is no simulated node"),
+        (["--sim-nodes", "1.6=1", "--sim-defect", "volumes-not-bound"], "no simulated node can have"),
+        (["--kubeconfig", "x"], "means nothing with --target simulated"),
+        (["--target", "existing", "--sim-defect", "x"], "means nothing with --target existing"),
+        (["judge", "/nowhere"], "is not the output folder of a run"),
+    ],
+)
+def test_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+    assert program.main(arguments) == 2
+    line = _said(capsys)
+    assert said in line
+    assert line.count("\n") == 1
+
+
+def test_the_manual_names_every_option_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        program.main(["--help"])
+    manual = capsys.readouterr().out
+    assert ended.value.code == 0
+    for word in ("--target", "--sim-defect", "--kubeconfig", "-k", "-n", "judge", "130", "exit codes"):
+        assert word in manual
+
+
+def test_a_kubeconfig_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(["--target", "existing", "--kubeconfig", str(tmp_path / "absent")]) == 3
+    assert "there is no kubeconfig" in _said(capsys)
+
+
+@pytest.mark.sockets
+def test_a_kubeconfig_that_is_garbage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "garbage").write_text("garbage: [")
+    assert program.main(["--target", "existing", "--kubeconfig", str(tmp_path / "garbage")]) == 3
+    assert "is not a usable kubeconfig" in _said(capsys)
+
+
+@pytest.mark.cluster
+def test_a_cluster_without_the_wanted_nodes(matrix: Matrix, tmp_path: Path) -> None:
+    existing = ("--target", "existing", "--kubeconfig", str(matrix.kubeconfig))
+    none = run_program(tmp_path / "none", *existing, "--node-selector", "no=such")
+    assert (none.code, "has no Windows node that is ready" in none.output) == (3, True)
+    named = run_program(tmp_path / "named", *existing, "--node", "nobody")
+    assert (named.code, "no Windows node is called nobody" in named.output) == (3, True)
+
+
+@pytest.mark.cluster
+def test_missing_rights(matrix: Matrix, tmp_path: Path) -> None:
+    """
+    A service account that may read nodes and nothing else: all that is missing is named at once.
+    """
+    _kubectl(matrix, "create", "serviceaccount", "reader", "-n", "default")
+    _kubectl(matrix, "create", "clusterrole", "reader", "--verb=list", "--resource=nodes")
+    _kubectl(
+        matrix, "create", "clusterrolebinding", "reader", "--clusterrole=reader", "--serviceaccount=default:reader"
+    )
+    config = yaml.safe_load(matrix.kubeconfig.read_text())
+    for user in config["users"]:
+        user["user"] = {"token": _kubectl(matrix, "create", "token", "reader", "-n", "default").strip()}
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    run = run_program(tmp_path / "out", "--target", "existing", "--kubeconfig", str(tmp_path / "kubeconfig"))
+    assert run.code == 3
+    assert "rights are missing: create/delete/get namespaces; create/delete" in run.output
+    assert "get pods/log" in run.output
+
+
+def _kubectl(matrix: Matrix, *arguments: str) -> str:
+    done = subprocess.run(
+        ["kubectl", "--kubeconfig", str(matrix.kubeconfig), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env={**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])},
+    )
+    return done.stdout
+
+
+@pytest.mark.cluster
+def test_a_selection_observes_only_what_it_needs_and_is_partial(matrix: Matrix, tmp_path: Path) -> None:
+    run = run_program(
+        tmp_path / "out", "--target", "existing", "--kubeconfig", str(matrix.kubeconfig),
+        "--node", matrix.faithful["2.3"], "-k", "cpu_limit",
+    )  # fmt: skip
+    assert run.code == 4, run.output
+    observed = sorted(path.parent.name for path in (tmp_path / "out" / "nodes").glob("*/*/evidence.json"))
+    assert observed == ["job-limits"]
+    assert run.verdict["selection"] == {"full": False, "expression": "cpu_limit"}
+    results = run.verdict["results"]
+    assert [one["requirement"] for one in results if one["verdict"] == "conformant"] == [
+        "resources/cpu/limit-is-the-jobs"
+    ]
+    assert {one["reasonCode"] for one in results if one["verdict"] == "not-proven"} == {"not-selected"}
+
+
+@pytest.mark.cluster
+def test_a_selection_that_matches_nothing(matrix: Matrix, tmp_path: Path) -> None:
+    existing = ("--target", "existing", "--kubeconfig", str(matrix.kubeconfig))
+    nothing = run_program(tmp_path / "nothing", *existing, "-k", "no_such_check")
+    assert (nothing.code, "matches no check" in nothing.output) == (2, True)
+    broken = run_program(tmp_path / "broken", *existing, "-k", "a and (")
+    assert (broken.code, "Wrong expression" in broken.output) == (2, True), broken.output
+
+
+@pytest.mark.cluster
+def test_workers_come_to_the_same_verdict(matrix: Matrix, tmp_path: Path) -> None:
+    node = matrix.wrong["cpu-limit-missing"]
+    existing = ("--target", "existing", "--kubeconfig", str(matrix.kubeconfig), "--node", node)
+    alone = run_program(tmp_path / "alone", *existing)
+    shared = run_program(tmp_path / "shared", *existing, "-n", "2")
+    assert (alone.code, shared.code) == (1, 1), shared.output
+    assert alone.verdicts() == shared.verdicts()
+    assert alone.red(node) == {"resources/cpu/limit-is-the-jobs"}
+
+
+@pytest.mark.cluster
+def test_an_image_that_cannot_be_pulled_proves_nothing(matrix: Matrix, tmp_path: Path) -> None:
+    run = run_program(
+        tmp_path / "out", "--target", "existing", "--kubeconfig", str(matrix.kubeconfig),
+        "--node", matrix.faithful["2.3"], "-k", "cpu_limit",
+        "--image", "registry.example/absent:1", "--time-scale", "0.1",
+    )  # fmt: skip
+    (result,) = [one for one in run.verdict["results"] if one["requirement"] == "resources/cpu/limit-is-the-jobs"]
+    assert (run.code, result["verdict"]) == (4, "not-proven")
+    assert result["reasonCode"] == "image-not-pulled"
+    assert "registry.example/absent:1" in result["reason"]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_its_evidence_and_leaves_nothing(
+    matrix: Matrix, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    running = subprocess.Popen(
+        [
+            sys.executable, "-m", "conformance", "--target", "existing", "--kubeconfig", str(matrix.kubeconfig),
+            "--node", matrix.faithful["2.3"], "--node", matrix.faithful["1.6"], "--out", str(out),
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    with running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if line.startswith("observing"):
+                break
+        threading.Event().wait(1.5)
+        running.send_signal(number)
+        output = running.stdout.read()
+        assert running.wait(120) == 130, output
+    document = json.loads((out / "verdict.json").read_text())
+    assert (document["exitCode"], document["claim"]) == (130, "partial")
+    run_id = document["runId"]
+    assert run_id not in _kubectl(matrix, "get", "namespaces", "-o", "name")
+    groups = _kubectl(matrix, "get", "pods", "-A", "-o", "name")
+    assert run_id not in groups
+
+
+@pytest.mark.cluster
+def test_nothing_is_left_in_the_cluster(matrix: Matrix) -> None:
+    assert matrix.run.code == 1
+    assert "hpc-" not in _kubectl(matrix, "get", "namespaces", "-o", "name")
+
+
+@pytest.mark.cluster
+def test_judging_again_needs_no_cluster_and_comes_to_the_same_verdict(matrix: Matrix, tmp_path: Path) -> None:
+    again = run_program(tmp_path / "again", "judge", str(matrix.run.out), environment={"KUBECONFIG": "/nowhere"})
+    assert again.code == 1, again.output
+    assert again.verdicts() == matrix.run.verdicts()
+
+
+def test_the_bootstrap_fits_into_a_command_line() -> None:
+    assert len("cmd /c " + " ".join(workload.bootstrap_command())) < workload.COMMAND_LINE_LIMIT / 4
