@@ -26,7 +26,7 @@ from conformance._suite.cluster import Cluster, find_kubeconfig, require_kubecon
 from conformance._suite.display import Display
 from conformance._suite.files import new_folder
 from conformance._suite.model import Claim, SuiteError, TargetError, UsageError
-from conformance._suite.observe import Engine, Plan
+from conformance._suite.observe import Engine, Plan, left_behind
 from conformance._suite.report import write_all
 from conformance._suite.report.verdict import Run, Selection
 
@@ -157,13 +157,21 @@ def _conformance(arguments: Sequence[str]) -> int:
         })  # fmt: skip
         display.header(cluster, nodes, out)
 
+        going: list[str] = []
+
         def observe(workloads: set[str]) -> None:
             plan = Plan(run_id, out, cluster, nodes, tuple(workload.load(name) for name in sorted(workloads)),
                         options.image, options.time_scale)  # fmt: skip
-            asyncio.run(_observe(target, plan, display))
+            asyncio.run(_observe(target, plan, display, going))
 
-        return _judge_and_report(judging, observe, options.expression, options.workers, started=started,
-                                 display=display, defects=tuple(options.sim_defect))  # fmt: skip
+        try:
+            run = _judge_and_report(judging, observe, options.expression, options.workers, started=started,
+                                    display=display, defects=tuple(options.sim_defect))  # fmt: skip
+        finally:
+            for left in asyncio.run(_left_behind(target, going)):
+                display.say(f"left behind: {left}")
+        display.verdict(run)
+        return run.exit_code
 
 
 def _refuse_foreign_options(options: argparse.Namespace) -> None:
@@ -201,15 +209,21 @@ async def _look(target: Target, options: argparse.Namespace) -> tuple[Any, tuple
         )
 
 
-async def _observe(target: Target, plan: Plan, display: Display) -> None:
+async def _observe(target: Target, plan: Plan, display: Display, going: list[str]) -> None:
     async with await Cluster.connect(target.kubeconfig, target.context) as cluster:
         engine = Engine(cluster, plan, display.progress)
         try:
             await engine.observe()
         finally:
             display.progress_ended()
-            for left in engine.left_behind:
-                display.say(f"left behind: {left}")
+            going.extend(engine.going)
+
+
+async def _left_behind(target: Target, going: list[str]) -> list[str]:
+    if not going:
+        return []
+    async with await Cluster.connect(target.kubeconfig, target.context) as cluster:
+        return await left_behind(cluster, going)
 
 
 def _output_folder(given: Path | None, name: str) -> Path:
@@ -238,11 +252,14 @@ def _judge(arguments: Sequence[str]) -> int:
         raise UsageError(f"{options.folder} is not the output folder of a run: {error!r}") from error
     started = datetime.now(UTC)
     out = _output_folder(options.out or options.folder / f"judged-{started:%Y%m%dT%H%M%SZ}", "")
+    display = Display()
     rejudged = plugin.Judging(
         options.folder.resolve(), judging.run_id, judging.cluster, judging.nodes, same_digest=False
     )
-    return _judge_and_report(rejudged, None, kept.get("expression"), 0, started=started, display=Display(),
-                             defects=tuple(kept.get("defects", ())), reports=out)  # fmt: skip
+    run = _judge_and_report(rejudged, None, kept.get("expression"), 0, started=started, display=display,
+                            defects=tuple(kept.get("defects", ())), reports=out)  # fmt: skip
+    display.verdict(run)
+    return run.exit_code
 
 
 def _catalogue(arguments: Sequence[str]) -> int:
@@ -337,7 +354,7 @@ def _judge_and_report(
     display: Display,
     defects: tuple[str, ...],
     reports: Path | None = None,
-) -> int:
+) -> Run:
     controller = plugin.Controller(judging, observe)
     out = reports or judging.out
     outcome = _run_pytest(controller, expression, workers, out / "pytest.log", out / "allure-results")
@@ -373,8 +390,7 @@ def _judge_and_report(
         evidence=judging.out,
     )
     write_all(run, display.say)
-    display.verdict(run)
-    return code
+    return run
 
 
 def _subjects(judging: plugin.Judging) -> dict[str, dict[str, Any]]:
