@@ -201,6 +201,7 @@ def test_an_interrupted_run_keeps_its_evidence_and_leaves_nothing(
 @pytest.mark.cluster
 def test_nothing_is_left_in_the_cluster(matrix: Matrix) -> None:
     assert matrix.run.code == 1
+    assert "left behind" not in matrix.run.output
     assert "hpc-" not in _kubectl(matrix, "get", "namespaces", "-o", "name")
 
 

@@ -11,6 +11,7 @@ import re
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from conformance._suite import evidence
@@ -709,7 +710,7 @@ async def left_behind(cluster: Cluster, namespaces: list[str]) -> list[str]:
             phase = answer.body.get("status", {}).get("phase") if isinstance(answer.body, dict) else answer.code
             raise TryAgainError(f"namespace {namespace} is still {phase}; delete it with kubectl")
 
-    waits = (persistently(lambda name=name: gone(name), CLEAN_UP_SECONDS) for name in namespaces)  # type: ignore[misc]
+    waits = (persistently(partial(gone, name), CLEAN_UP_SECONDS) for name in namespaces)
     return [str(left) for left in await asyncio.gather(*waits, return_exceptions=True) if left is not None]
 
 

@@ -44,4 +44,9 @@ async def persistently(attempt: Callable[[], Awaitable[Value]], seconds: float) 
         sleep=asyncio.sleep,
         reraise=True,
     )
-    return await retrying(attempt)
+
+    async def once() -> Value:
+        # tenacity asks what kind of function it is given; a lambda would not be seen to be awaited.
+        return await attempt()
+
+    return await retrying(once)
