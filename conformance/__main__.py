@@ -149,11 +149,13 @@ def _conformance(arguments: Sequence[str]) -> int:
     with _target(options, display.say) as target:
         run_id = secrets.token_hex(4)
         cluster, nodes = asyncio.run(_look(target, options))
+        if options.expression:
+            _require_selection(plugin.Judging(Path(), run_id, cluster, nodes), options.expression)
         out = _output_folder(options.out, f"{started:%Y%m%dT%H%M%SZ}-{run_id}")
         judging = plugin.Judging(out.resolve(), run_id, cluster, nodes)
         evidence.write_json(out / "run.json", {
-            "suite": conformance.__version__, "started": started.isoformat(), "judging": judging.to_json(),
-            "expression": options.expression, "defects": options.sim_defect, "image": options.image,
+            "suite": conformance.__version__, "started": started.isoformat(),
+            "judging": replace(judging, out=Path()).to_data(), "expression": options.expression, "defects": options.sim_defect, "image": options.image,
         })  # fmt: skip
         display.header(cluster, nodes, out)
 
@@ -247,7 +249,7 @@ def _judge(arguments: Sequence[str]) -> int:
 
     try:
         kept = json.loads((options.folder / "run.json").read_text(encoding="utf-8"))
-        judging = plugin.Judging.from_json(kept["judging"])
+        judging = plugin.Judging.from_data(kept["judging"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{options.folder} is not the output folder of a run: {error!r}") from error
     started = datetime.now(UTC)
@@ -312,17 +314,23 @@ class _Outcome:
     complaint: str
 
 
-def _run_pytest(
-    controller: plugin.Controller, expression: str | None, workers: int, log: Path, allure: Path
-) -> _Outcome:
+def _require_selection(judging: plugin.Judging, expression: str) -> None:
+    """
+    Refuse a selection that cannot be read or that matches nothing, before anything is put on the cluster.
+    """
+    arguments = ["--collect-only", "-k", expression]
+    outcome = _run_pytest(plugin.Controller(judging, None), arguments, Path(os.devnull))
+    if outcome.code == pytest.ExitCode.USAGE_ERROR:
+        raise UsageError(plugin.usage_message(outcome.complaint), "see --help")
+    if outcome.code == pytest.ExitCode.NO_TESTS_COLLECTED:
+        raise UsageError(f"-k {expression!r} matches no check", "names are listed in conformance/catalogue.md")
+
+
+def _run_pytest(controller: plugin.Controller, options: Sequence[str], log: Path) -> _Outcome:
     arguments = [
         str(_ROOT), f"--rootdir={_ROOT.parent}", "-c", os.devnull, "--import-mode=importlib", "-s",
-        "-p", "conformance._suite.plugin", "-p", "no:cacheprovider", f"--alluredir={allure}",
+        "-p", "conformance._suite.plugin", "-p", "no:cacheprovider", *options,
     ]  # fmt: skip
-    if expression:
-        arguments += ["-k", expression]
-    if workers:
-        arguments += ["-n", str(workers)]
     complaint = io.StringIO()
     controller_name = "conformance-controller"
 
@@ -357,13 +365,14 @@ def _judge_and_report(
 ) -> Run:
     controller = plugin.Controller(judging, observe)
     out = reports or judging.out
-    outcome = _run_pytest(controller, expression, workers, out / "pytest.log", out / "allure-results")
+    options = [f"--alluredir={out / 'allure-results'}"]
+    if expression:
+        options += ["-k", expression]
+    if workers:
+        options += ["-n", str(workers)]
+    outcome = _run_pytest(controller, options, out / "pytest.log")
     if controller.trouble is not None:
         raise controller.trouble
-    if outcome.code == pytest.ExitCode.USAGE_ERROR:
-        raise UsageError(plugin.usage_message(outcome.complaint), "see --help")
-    if outcome.code == pytest.ExitCode.NO_TESTS_COLLECTED:
-        raise UsageError(f"-k {expression!r} matches no check", "names are listed in conformance/catalogue.md")
     interrupted = outcome.code == pytest.ExitCode.INTERRUPTED
     if outcome.code == pytest.ExitCode.INTERNAL_ERROR and not controller.results:
         raise TargetError("the suite broke while judging", f"this is a bug in the suite; see {out / 'pytest.log'}")

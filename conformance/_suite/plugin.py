@@ -46,7 +46,7 @@ _PROPERTY = "hostprocess-conformance"
 @dataclass(frozen=True, slots=True)
 class Judging:
     """
-    All that judging needs to know; what a worker is handed, as JSON.
+    All that judging needs to know; what a worker is handed, as data.
     """
 
     out: Path
@@ -55,18 +55,17 @@ class Judging:
     nodes: tuple[NodeFacts, ...]
     same_digest: bool = True
 
-    def to_json(self) -> str:
+    def to_data(self) -> dict[str, Any]:
         """
         For ``workerinput`` and for ``run.json``.
         """
-        return json.dumps({**asdict(self), "out": str(self.out)})
+        return {**asdict(self), "out": str(self.out)}
 
     @classmethod
-    def from_json(cls, text: str) -> Judging:
+    def from_data(cls, data: dict[str, Any]) -> Judging:
         """
-        The inverse of ``to_json``.
+        The inverse of ``to_data``.
         """
-        data = json.loads(text)
         nodes = tuple(NodeFacts(**{**node, "taints": tuple(node["taints"])}) for node in data["nodes"])
         return cls(
             Path(data["out"]), data["run_id"], ClusterFacts(**data["cluster"]), nodes, data.get("same_digest", True)
@@ -99,7 +98,7 @@ class Controller:
         """
         Hand a worker what it needs.
         """
-        node.workerinput[_PROPERTY] = self.judging.to_json()
+        node.workerinput[_PROPERTY] = self.judging.to_data()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
@@ -220,7 +219,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if isinstance(controller, Controller):
         config.stash[_JUDGING] = controller.judging
     elif hasattr(config, "workerinput"):
-        config.stash[_JUDGING] = Judging.from_json(config.workerinput[_PROPERTY])
+        config.stash[_JUDGING] = Judging.from_data(config.workerinput[_PROPERTY])
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
