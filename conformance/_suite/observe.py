@@ -36,6 +36,10 @@ CLEAN_UP_SECONDS = 120
 """How long pods and namespaces may take to go; not normative, a node that hangs must not hang the run."""
 TIDY_SECONDS = 60
 """How long the steps that put the host back may take after an interruption."""
+PULL_SECONDS = 600
+"""How long pulling images may take before a step's deadline counts; the kubelet pulls one after another."""
+SIMULATED_SETTLING = 0.3
+"""The part of a step's ``stable`` time that a simulated kubelet, which reports at once, is given."""
 IMAGE_SECONDS = 60
 """For how long an image that cannot be pulled is tried before the kubelet is believed."""
 
@@ -116,8 +120,9 @@ class _Seen:
         if kind != "DELETED":
             self.events[event["metadata"]["uid"]] = event
         name = event["involvedObject"].get("name", "")
+        owners = {name} | {_owner(pod) for pod in self.pods.values() if pod["metadata"]["name"] == name}
         for owner, node in self._bells:
-            if owner == name:
+            if owner in owners:
                 self._ring(owner, node)
 
     def _ring(self, owner: str, node: str) -> None:
@@ -161,6 +166,29 @@ def _owner(pod: Mapping[str, Any]) -> str:
 
 
 @dataclass(slots=True)
+class _Patience:
+    """
+    The deadline of a step. It counts from when the images are there: how long a registry takes is no node's fault.
+    """
+
+    timer: asyncio.Timeout
+    limit: float
+    pulling: bool = False
+
+    def heed(self, events: list[dict[str, Any]], pulling_until: float) -> None:
+        """
+        Take in what the kubelet says about pulling images.
+        """
+        said = [event["reason"] for event in events if event["reason"] in {"Pulling", "Pulled"}]
+        pulling = bool(said) and said[-1] == "Pulling"
+        if pulling:
+            self.timer.reschedule(pulling_until)
+        elif self.pulling:
+            self.timer.reschedule(asyncio.get_running_loop().time() + self.limit)
+        self.pulling = pulling
+
+
+@dataclass(slots=True)
 class _Work:
     """
     One workload on one node (or on the cluster), and its evidence as it grows.
@@ -193,6 +221,7 @@ class Engine:
         self._progress = Progress()
         self._seen = _Seen()
         self._shared: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
+        self._patience: dict[tuple[str, str], _Patience] = {}
         name = f"hpc-{plan.run_id}"
         self.namespaces = {"main": name, "baseline": f"{name}-baseline", "restricted": f"{name}-restricted"}
         self.going: list[str] = []
@@ -345,8 +374,8 @@ class Engine:
         self._report(self._progress)
         limit = step.deadline * self._plan.time_scale
         try:
-            async with asyncio.timeout(limit):
-                await self._carry_out(work, step, record)
+            async with asyncio.timeout(limit) as timer:
+                await self._carry_out(work, step, record, _Patience(timer, limit))
             record["met"] = True
         except TimeoutError:
             message = f"not {step.until} within {limit:g} s: {self._state_of(work)}"
@@ -386,7 +415,7 @@ class Engine:
         ]
         return f"phase {status.get('phase')}, {', '.join(waiting) or 'no container status'}{last}"
 
-    async def _carry_out(self, work: _Work, step: Step, record: dict[str, Any]) -> None:
+    async def _carry_out(self, work: _Work, step: Step, record: dict[str, Any], patience: _Patience) -> None:
         placeholders = self._placeholders(work)
         if step.requests is not None:
             for request in work.workload.requests(step, placeholders):
@@ -409,6 +438,7 @@ class Engine:
         subject = documents[-1]
         owner, node = subject["metadata"]["name"], work.node.name if work.node else ""
         work.key = (owner, node)
+        self._patience[work.key] = patience
         try:
             logs = await self._await(step, owner, node)
         finally:
@@ -544,6 +574,7 @@ class Engine:
         unpullable_since: float | None = None
         existed = False
         clock = asyncio.get_running_loop().time
+        began = clock()
         while True:
             bell.clear()
             if met():
@@ -551,16 +582,19 @@ class Engine:
             pod = self._pod(owner, node)
             if pod is None and existed:
                 raise _Trouble("pod-vanished", "the pod was deleted before it was done")
-            existed = existed or pod is not None
-            pulling = _image_trouble(pod)
-            if pulling is None:
+            if pod is not None:
+                existed = True
+                events = self._seen.events_of({pod["metadata"]["name"]})
+                self._patience[owner, node].heed(events, began + PULL_SECONDS * self._plan.time_scale)
+            refused = _image_trouble(pod)
+            if refused is None:
                 unpullable_since = None
             else:
                 unpullable_since = unpullable_since or clock()
                 if clock() - unpullable_since > IMAGE_SECONDS * self._plan.time_scale:
-                    raise _Trouble("image-not-pulled", f"the image cannot be pulled: {pulling}")
+                    raise _Trouble("image-not-pulled", f"the image cannot be pulled: {refused}")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(bell.wait(), 5 if pulling else None)
+                await asyncio.wait_for(bell.wait(), 5 if refused else None)
 
     async def _until_settled(self, step: Step, owner: str, node: str) -> dict[str, str]:
         """
@@ -571,7 +605,8 @@ class Engine:
             if _failing(self._pod(owner, node)):
                 return {}
             try:
-                async with asyncio.timeout(step.stable):
+                stable = step.stable * (SIMULATED_SETTLING if self._plan.cluster.simulated else 1.0)
+                async with asyncio.timeout(stable):
                     await self._until(owner, node, lambda: not _running(self._pod(owner, node)))
             except TimeoutError:
                 return {}
@@ -782,7 +817,7 @@ def _failing(pod: Mapping[str, Any] | None) -> bool:
     Whether a container has ended or cannot be started, although it should run.
     """
     states = [entry.get("state") or {} for entry in _statuses(pod)]
-    refused = {"CrashLoopBackOff", "RunContainerError", "CreateContainerError"}
+    refused = {"CrashLoopBackOff", "RunContainerError"}
     if _finished(pod) or any(state.get("waiting", {}).get("reason") in refused for state in states):
         return True
     regular = (pod or {}).get("status", {}).get("containerStatuses") or ()
