@@ -8,8 +8,10 @@ import hashlib
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import nox
+import nox.command
 
 nox.options.sessions = ["conformance"]
 nox.options.reuse_existing_virtualenvs = True
@@ -18,6 +20,8 @@ nox.options.error_on_external_run = True
 ROOT = Path(__file__).parent
 # Longer than the program needs to clean up after Ctrl-C: nodes may take their time to let pods go.
 CLEAN_UP_SECONDS = 300
+# The exit code for a target that cannot be tested; 1 would say that something is non-conformant.
+CANNOT_TEST = 3
 
 
 def _install(session: nox.Session, *extras: str) -> None:
@@ -38,13 +42,22 @@ def _program(session: nox.Session, *command: str) -> None:
     """
     Run the program and end with its exit code.
     """
-    _install(session)
-    arguments = [*command, *session.posargs]
-    code = _run(session, "python", "-m", "conformance", *arguments)
+    try:
+        _install(session)
+    except nox.command.CommandFailed:
+        session.warn("the suite could not be installed: is there a network, or a mirror for pip?")
+        _end(CANNOT_TEST)
+    code = _run(session, "python", "-m", "conformance", *command, *session.posargs)
     if code:
-        # nox knows only success and failure; a pipeline needs to know which failure.
-        sys.stdout.flush()
-        os._exit(code)
+        _end(code if code > 0 else CANNOT_TEST)
+
+
+def _end(code: int) -> NoReturn:
+    """
+    End with this code: nox knows only success and failure, a pipeline needs to know which failure.
+    """
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def _run(session: nox.Session, *command: str) -> int:

@@ -9,10 +9,12 @@ import asyncio
 import contextlib
 import io
 import os
+import re
 import secrets
 import signal
 import sys
 import threading
+import traceback
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +27,10 @@ from conformance._suite import catalogue, evidence, plugin, preflight, verdict, 
 from conformance._suite.cluster import Cluster, find_kubeconfig, require_kubeconfig_target
 from conformance._suite.display import Display
 from conformance._suite.files import new_folder
+from conformance._suite.judging import Judging
 from conformance._suite.model import Claim, SuiteError, TargetError, UsageError
 from conformance._suite.observe import Engine, Plan, left_behind
+from conformance._suite.report import verdict as report
 from conformance._suite.report import write_all
 from conformance._suite.report.verdict import Run, Selection
 
@@ -38,7 +42,10 @@ if TYPE_CHECKING:
 
 TARGETS = ("simulated", "existing", "aks", "kind")
 DEFAULT_NODES = "1.6=1,2.3=1"
+LARGEST_TIME_SCALE = 100
+LARGEST_SIMULATION = 1000
 _ROOT = Path(conformance.__file__).parent
+_IMAGE = re.compile(r"[a-z0-9][a-zA-Z0-9._/:@-]*")
 
 _MANUAL = """\
 Judges whether Windows nodes keep what Kubernetes, containerd and AKS document about HostProcess containers.
@@ -98,8 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Run one command and return its exit code.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # SIGTERM ends a run as Ctrl-C does: cleaned up, with its evidence.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # A shell starts what it puts into the background with SIGINT ignored; this program always has to hear it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # SIGTERM and a terminal that goes away end a run as Ctrl-C does: cleaned up, with its evidence.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     _watch_parent()
     commands = {"judge": _judge, "up": _up, "down": _down, "catalogue": _catalogue}
     try:
@@ -112,6 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("conformance: interrupted", file=sys.stderr)
         return verdict.EXIT_INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - Python's own exit code for it, 1, would say non-conformant
+        traceback.print_exc()
+        print(f"conformance: {type(error).__name__}: {error} — this is a bug in the suite", file=sys.stderr)
+        return verdict.EXIT_TARGET
 
 
 def _watch_parent() -> None:
@@ -139,8 +153,12 @@ def _conformance(arguments: Sequence[str]) -> int:
     if options.target not in TARGETS:
         raise UsageError(f"unknown target {options.target!r}", f"one of {', '.join(TARGETS)}")
     require_kubeconfig_target(options.target)
-    if options.time_scale <= 0:
-        raise UsageError("--time-scale must be more than 0")
+    if not 0 < options.time_scale <= LARGEST_TIME_SCALE:
+        raise UsageError(f"--time-scale must be more than 0 and at most {LARGEST_TIME_SCALE}")
+    if not _IMAGE.fullmatch(options.image):
+        raise UsageError(f"--image {options.image!r} is not an image reference")
+    if sys.flags.optimize:
+        raise UsageError("python -O takes the assertions out of the checks", "run without -O and PYTHONOPTIMIZE")
     if options.workers < 0:
         raise UsageError("-n must not be negative")
     _refuse_foreign_options(options)
@@ -150,12 +168,13 @@ def _conformance(arguments: Sequence[str]) -> int:
         run_id = secrets.token_hex(4)
         cluster, nodes = asyncio.run(_look(target, options))
         if options.expression:
-            _require_selection(plugin.Judging(Path(), run_id, cluster, nodes), options.expression)
+            _require_selection(Judging(Path(), run_id, "", cluster, nodes), options.expression)
         out = _output_folder(options.out, f"{started:%Y%m%dT%H%M%SZ}-{run_id}")
-        judging = plugin.Judging(out.resolve(), run_id, cluster, nodes)
+        judging = Judging(out.resolve(), run_id, started.isoformat(), cluster, nodes)
         evidence.write_json(out / "run.json", {
             "suite": conformance.__version__, "started": started.isoformat(),
-            "judging": replace(judging, out=Path()).to_data(), "expression": options.expression, "defects": options.sim_defect, "image": options.image,
+            "judging": replace(judging, out=Path()).to_data(), "expression": options.expression,
+            "defects": options.sim_defect, "image": options.image,
         })  # fmt: skip
         display.header(cluster, nodes, out)
 
@@ -170,8 +189,12 @@ def _conformance(arguments: Sequence[str]) -> int:
             run = _judge_and_report(judging, observe, options.expression, options.workers, started=started,
                                     display=display, defects=tuple(options.sim_defect))  # fmt: skip
         finally:
-            for left in asyncio.run(_left_behind(target, going)):
-                display.say(f"left behind: {left}")
+            try:
+                for left in asyncio.run(_left_behind(target, going)):
+                    display.say(f"left behind: {left}")
+            except KeyboardInterrupt:
+                display.say(f"left behind, unless they are gone by now: namespaces {', '.join(going)}")
+                raise
         display.verdict(run)
         return run.exit_code
 
@@ -199,6 +222,8 @@ def _target(options: argparse.Namespace, say: Callable[[str], None]) -> Iterator
     from infra.simulated.defects import switch_on  # noqa: PLC0415
 
     nodes, defect = switch_on(parse_nodes(options.sim_nodes), options.sim_defect)
+    if len(nodes) > LARGEST_SIMULATION:
+        raise UsageError(f"--sim-nodes asks for {len(nodes)} nodes", f"at most {LARGEST_SIMULATION} at once")
     cluster = SimulatedCluster(nodes, say, options.control_plane_bin, [defect] if defect else [])
     with cluster as target:
         yield replace(target, kubeconfig=cluster.kubeconfig_for(defect)) if defect else target
@@ -214,11 +239,29 @@ async def _look(target: Target, options: argparse.Namespace) -> tuple[Any, tuple
 async def _observe(target: Target, plan: Plan, display: Display, going: list[str]) -> None:
     async with await Cluster.connect(target.kubeconfig, target.context) as cluster:
         engine = Engine(cluster, plan, display.progress)
+        task = asyncio.current_task()
+        times = 0
+
+        def interrupt() -> None:
+            nonlocal times
+            times += 1
+            if times == 1 and task is not None:
+                display.say("interrupted: cleaning up, at most two minutes; Ctrl-C twice more to leave it")
+                task.cancel()
+            elif times == 3:
+                display.say(f"left behind: namespaces {', '.join(engine.namespaces.values())}")
+                os._exit(verdict.EXIT_INTERRUPTED)
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
         try:
             await engine.observe()
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
         finally:
             display.progress_ended()
             going.extend(engine.going)
+            for untidy in engine.untidy:
+                display.say(f"left behind: {untidy}")
 
 
 async def _left_behind(target: Target, going: list[str]) -> list[str]:
@@ -249,19 +292,28 @@ def _judge(arguments: Sequence[str]) -> int:
 
     try:
         kept = json.loads((options.folder / "run.json").read_text(encoding="utf-8"))
-        judging = plugin.Judging.from_data(kept["judging"])
+        judging = Judging.from_data(kept["judging"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{options.folder} is not the output folder of a run: {error!r}") from error
     started = datetime.now(UTC)
     out = _output_folder(options.out or options.folder / f"judged-{started:%Y%m%dT%H%M%SZ}", "")
     display = Display()
-    rejudged = plugin.Judging(
-        options.folder.resolve(), judging.run_id, judging.cluster, judging.nodes, same_digest=False
-    )
+    rejudged = replace(judging, out=options.folder.resolve(), same_digest=False, digests=_reported(options.folder))
     run = _judge_and_report(rejudged, None, kept.get("expression"), 0, started=started, display=display,
                             defects=tuple(kept.get("defects", ())), reports=out)  # fmt: skip
     display.verdict(run)
     return run.exit_code
+
+
+def _reported(folder: Path) -> dict[str, str]:
+    """
+    The sums of the evidence that the report in this folder was made from; nothing where there is no report.
+    """
+    try:
+        document = report.load(folder / report.NAME)
+    except UsageError:
+        return {}
+    return {one["path"]: one["sha256"] for result in document["results"] for one in result["evidence"]}
 
 
 def _catalogue(arguments: Sequence[str]) -> int:
@@ -314,7 +366,7 @@ class _Outcome:
     complaint: str
 
 
-def _require_selection(judging: plugin.Judging, expression: str) -> None:
+def _require_selection(judging: Judging, expression: str) -> None:
     """
     Refuse a selection that cannot be read or that matches nothing, before anything is put on the cluster.
     """
@@ -329,8 +381,13 @@ def _require_selection(judging: plugin.Judging, expression: str) -> None:
 def _run_pytest(controller: plugin.Controller, options: Sequence[str], log: Path) -> _Outcome:
     arguments = [
         str(_ROOT), f"--rootdir={_ROOT.parent}", "-c", os.devnull, "--import-mode=importlib", "-s",
-        "-p", "conformance._suite.plugin", "-p", "no:cacheprovider", *options,
+        "--assert=rewrite", "-p", "xdist", "-p", "allure_pytest", "-p", "conformance._suite.plugin",
+        "-p", "no:cacheprovider", *options,
     ]  # fmt: skip
+    # What is judged, and how, is decided here alone; workers inherit this.
+    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+        os.environ.pop(name, None)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     complaint = io.StringIO()
     controller_name = "conformance-controller"
 
@@ -353,7 +410,7 @@ def _run_pytest(controller: plugin.Controller, options: Sequence[str], log: Path
 
 
 def _judge_and_report(
-    judging: plugin.Judging,
+    judging: Judging,
     observe: Callable[[set[str]], None] | None,
     expression: str | None,
     workers: int,
@@ -402,15 +459,14 @@ def _judge_and_report(
     return run
 
 
-def _subjects(judging: plugin.Judging) -> dict[str, dict[str, Any]]:
+def _subjects(judging: Judging) -> dict[str, dict[str, Any]]:
     """
     What the facts workload read on each node: shim, digests, build. Missing where it was not observed.
     """
     subjects = {}
     for node in judging.nodes:
         with contextlib.suppress(SuiteError):
-            owner = {"name": node.name, "uid": node.uid}
-            facts = evidence.load(judging.out, workload.load("node-facts"), owner, judging.run_id, same_digest=False)
+            facts = evidence.load(judging, workload.load("node-facts"), node)
             (probe,) = facts.data["steps"][0]["probe"].values()
             subjects[node.name] = dict(probe or {})
     return subjects

@@ -38,6 +38,11 @@ def _said(capsys: pytest.CaptureFixture[str]) -> str:
         (["-n", "many"], "invalid int value"),
         (["-n", "-1"], "must not be negative"),
         (["--time-scale", "0"], "must be more than 0"),
+        (["--time-scale", "nan"], "must be more than 0"),
+        (["--time-scale", "inf"], "must be more than 0"),
+        (["--image", ""], "is not an image reference"),
+        (["--image", "a b"], "is not an image reference"),
+        (["--sim-nodes", "2.3=5000"], "at most 1000"),
         (["--sim-nodes", "1.5=1"], "unknown era"),
         (["--sim-nodes", "garbage=="], "cannot read"),
         (["--sim-defect", "no-such-defect"], "unknown defect"),
@@ -135,6 +140,19 @@ def test_a_selection_observes_only_what_it_needs_and_is_partial(matrix: Matrix, 
 
 
 @pytest.mark.cluster
+def test_settings_of_pytest_in_the_environment_change_nothing(matrix: Matrix, tmp_path: Path) -> None:
+    node = matrix.wrong["cpu-limit-missing"]
+    options = {"PYTEST_ADDOPTS": "--assert=plain -k nothing -p no:python", "PYTEST_PLUGINS": "no_such_plugin"}
+    run = run_program(
+        tmp_path / "out", "--target", "existing", "--kubeconfig", str(matrix.kubeconfig), "--node", node,
+        "-k", "cpu_limit", environment=options,
+    )  # fmt: skip
+    assert run.red(node) == {"resources/cpu/limit-is-the-jobs"}, run.output
+    optimised = run_program(tmp_path / "optimised", environment={"PYTHONOPTIMIZE": "1"})
+    assert (optimised.code, "takes the assertions out" in optimised.output) == (2, True)
+
+
+@pytest.mark.cluster
 def test_a_selection_that_matches_nothing(matrix: Matrix, tmp_path: Path) -> None:
     existing = ("--target", "existing", "--kubeconfig", str(matrix.kubeconfig))
     nothing = run_program(tmp_path / "nothing", *existing, "-k", "no_such_check")
@@ -196,6 +214,36 @@ def test_an_interrupted_run_keeps_its_evidence_and_leaves_nothing(
     assert run_id not in _kubectl(matrix, "get", "namespaces", "-o", "name")
     groups = _kubectl(matrix, "get", "pods", "-A", "-o", "name")
     assert run_id not in groups
+
+
+@pytest.mark.cluster
+def test_a_run_ends_when_whoever_started_it_is_killed(matrix: Matrix, tmp_path: Path) -> None:
+    """
+    A stand-in for nox, started as a background job of a shell is (SIGINT ignored), is killed with SIGKILL.
+    """
+    out = tmp_path / "out"
+    command = [
+        sys.executable, "-m", "conformance", "--target", "existing", "--kubeconfig", str(matrix.kubeconfig),
+        "--node", matrix.faithful["2.3"], "--out", str(out),
+    ]  # fmt: skip
+    starter = (
+        "import os, signal, subprocess, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        "os.environ['HOSTPROCESS_CONFORMANCE_PARENT'] = str(os.getpid()); "
+        "running = subprocess.Popen(sys.argv[1:]); running.wait()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", starter, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=tmp_path, env=environment,
+    ) as nox:  # fmt: skip
+        assert nox.stdout is not None
+        for line in nox.stdout:
+            if line.startswith("observing"):
+                break
+        nox.kill()
+        # The pipe ends only when the program, too, has ended.
+        output = nox.stdout.read()
+    assert json.loads((out / "verdict.json").read_text())["exitCode"] == 130, output
 
 
 @pytest.mark.cluster

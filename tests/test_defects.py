@@ -23,6 +23,9 @@ PAGES = catalogue.load()
 NODE_DEFECTS = sorted(name for name, defect in PAGES.defects.items() if defect.on is Scope.NODE)
 API_SERVER_DEFECTS = sorted(name for name, defect in PAGES.defects.items() if defect.on is Scope.CLUSTER)
 
+# What cannot be looked at any more because of the defect; it is not red, and not green either.
+LEFT_OPEN: dict[str, set[str]] = {}
+
 
 def _breaks(name: str) -> set[str]:
     return {requirement.id for requirement in PAGES.defects[name].breaks}
@@ -31,7 +34,10 @@ def _breaks(name: str) -> set[str]:
 @pytest.mark.cluster
 @pytest.mark.parametrize("name", NODE_DEFECTS)
 def test_a_defect_breaks_exactly_what_it_says(matrix: Matrix, name: str) -> None:
-    assert matrix.run.red(matrix.wrong[name]) == _breaks(name)
+    node = matrix.wrong[name]
+    assert matrix.run.red(node) == _breaks(name)
+    left_open = {key[0] for key, found in matrix.run.verdicts().items() if key[1] == node and found == "not-proven"}
+    assert left_open <= LEFT_OPEN.get(name, set())
 
 
 @pytest.fixture(scope="module")

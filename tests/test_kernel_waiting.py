@@ -44,3 +44,14 @@ def test_anything_else_comes_through_at_once() -> None:
     with pytest.raises(ValueError, match="no"):
         asyncio.run(persistently(attempt, 10))
     assert len(tries) == 1
+
+
+def test_nobody_is_waited_for_longer_than_the_bound() -> None:
+    async def attempt() -> None:
+        raise TryAgainError("busy", after=86400)
+
+    async def go() -> None:
+        with pytest.raises(TryAgainError):
+            await asyncio.wait_for(persistently(attempt, 1), 5)
+
+    asyncio.run(go())

@@ -4,6 +4,7 @@ What the user sees while a run goes on: live where there is a terminal, plain li
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -40,7 +41,9 @@ class Display:
         """
         Print one line.
         """
-        self._console.print(line, markup=False)
+        # A terminal or a pipe that is gone must not take the run, or its clean-up, along.
+        with contextlib.suppress(OSError):
+            self._console.print(line, markup=False)
 
     def header(self, cluster: ClusterFacts, nodes: tuple[NodeFacts, ...], out: Path) -> None:
         """
@@ -83,4 +86,5 @@ class Display:
         """
         The table, what failed, what is not proven, and the claim last.
         """
-        terminal.table(run, self._console)
+        with contextlib.suppress(OSError):
+            terminal.table(run, self._console)

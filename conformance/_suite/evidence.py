@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,8 @@ from conformance._suite.observation import Evidence
 from conformance._suite.redact import redact_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from conformance._suite.judging import Judging
+    from conformance._suite.model import NodeFacts
     from conformance._suite.workload import Workload
 
 SCHEMA = 1
@@ -26,7 +25,6 @@ OUTPUT_LIMIT = 1024 * 1024
 """Bytes of log that are read for a probe's output: many times what any probe prints."""
 
 _OPENING, _CLOSING = "<<<observation ", " observation>>>"
-_OUTPUT = re.compile(re.escape(_OPENING) + r"(.*?)" + re.escape(_CLOSING), re.DOTALL)
 
 
 def parse_output(log: str) -> dict[str, Any]:
@@ -36,16 +34,16 @@ def parse_output(log: str) -> dict[str, Any]:
     """
     if len(log) >= OUTPUT_LIMIT:
         raise Unknown(f"the container wrote more than {OUTPUT_LIMIT} bytes", "output-too-large")
-    found = _OUTPUT.findall(log)
-    if not found:
-        if _OPENING in log:
-            raise Unknown("the probe's output breaks off in the middle", "output-cut")
+    if _OPENING not in log:
         raise Unknown(f"the container printed no observation; its log ends with {log[-300:]!r}", "output-missing")
-    if len(found) > 1 or log.count(_OPENING) > 1:
+    if log.count(_OPENING) > 1:
         raise Unknown("the container printed more than one observation", "output-doubled")
+    text, closing, _ = log.partition(_OPENING)[2].partition(_CLOSING)
+    if not closing:
+        raise Unknown("the probe's output breaks off in the middle", "output-cut")
     try:
-        facts = json.loads(found[0])
-    except ValueError as error:
+        facts = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise Unknown(f"the probe's output is not JSON: {error}", "output-garbage") from error
     if not isinstance(facts, dict):
         raise Unknown("the probe's output is not a JSON object", "output-garbage")
@@ -81,51 +79,74 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def load(
-    out: Path, workload: Workload, node: Mapping[str, str] | None, run_id: str, *, same_digest: bool = True
-) -> Evidence:
+def load(judging: Judging, workload: Workload, node: NodeFacts | None) -> Evidence:
     """
-    Load one piece of evidence. ``node`` is its ``name`` and ``uid``, or None for the cluster's.
+    Load one piece of evidence: of a node, or of the cluster (None).
 
-    Raises Unknown when it is missing, not whole, or about something else: another run, node or version of the
-    workload.
+    Raises Unknown when it is missing or not whole, or when it is not this run's evidence of this workload here.
     """
-    path = out / relative_path(workload.name, node["name"] if node else None)
+    path = relative_path(workload.name, node.name if node else None)
     try:
-        with path.open(encoding="utf-8") as file:
-            data = json.load(file)
+        content = (judging.out / path).read_bytes()
+        data = json.loads(content)
     except FileNotFoundError:
         raise Unknown(f"there is no evidence of {workload.name}: it was not observed", "not-observed") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Unknown(f"{path.name} of {workload.name} is not readable: {error}", "evidence-malformed") from error
-    expected = {
-        "schema": SCHEMA,
-        "runId": run_id,
-        "workload": workload.name,
-        "scope": str(workload.scope if node else Scope.CLUSTER),
-        "node": dict(node) if node else None,
-    }
-    if same_digest:
-        expected["workloadDigest"] = workload.digest
-    if not isinstance(data, dict) or not isinstance(data.get("steps"), list):
-        raise Unknown(f"the evidence of {workload.name} is not whole", "evidence-malformed")
-    for key, value in expected.items():
-        if data.get(key) != value:
-            raise Unknown(
-                f"the evidence of {workload.name} is about another {key}: {data.get(key)!r}, not {value!r}",
-                "evidence-foreign",
-            )
-    _refuse_foreign_pods(data, workload.name, node)
+    reported = judging.digests.get(path.as_posix())
+    if reported and reported != hashlib.sha256(content).hexdigest():
+        raise Unknown(f"the evidence of {workload.name} is not what the report was made from", "evidence-altered")
+    try:
+        foreign = _foreign(data, judging, workload, node)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise Unknown(f"the evidence of {workload.name} is not whole: {error!r}", "evidence-malformed") from error
+    if foreign:
+        raise Unknown(f"the evidence of {workload.name} is foreign: {foreign}", "evidence-foreign")
     return Evidence(data)
 
 
-def _refuse_foreign_pods(data: Mapping[str, Any], workload: str, node: Mapping[str, str] | None) -> None:
+def _foreign(data: dict[str, Any], judging: Judging, workload: Workload, node: NodeFacts | None) -> str | None:
+    """
+    Say why this is not the evidence that was asked for, or None. Raises KeyError and the like when it is not whole.
+    """
+    expected = {
+        "schema": SCHEMA,
+        "runId": judging.run_id,
+        "simulated": judging.cluster.simulated,
+        "workload": workload.name,
+        "scope": str(workload.scope if node else Scope.CLUSTER),
+        "node": {"name": node.name, "uid": node.uid} if node else None,
+    }
+    if judging.same_digest:
+        expected["workloadDigest"] = workload.digest
+    for key, value in expected.items():
+        if data[key] != value:
+            return f"its {key} is {data[key]!r}, not {value!r}"
+    # ISO 8601 in UTC sorts as text; a run's beginning has microseconds, hence the cut.
+    if not judging.started[:19] <= data["started"][:19] <= data["ended"][:19]:
+        return f"it is from {data['started']} to {data['ended']}, the run began at {judging.started}"
+    known = {step.name: step for step in workload.steps}
+    names = [step["name"] for step in data["steps"]]
+    if names != [name for name in known if name in names]:
+        return f"its steps are {names}"
     for step in data["steps"]:
-        try:
-            pod = step["kubernetes"]["pod"]
-            on = pod["spec"].get("nodeName") if pod else None
-            step["probe"], step["api"], step["met"], step["name"]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise Unknown(f"the evidence of {workload} is not whole: {error!r}", "evidence-malformed") from error
-        if node and on and on != node["name"]:
-            raise Unknown(f"the evidence of {workload} is about a pod on {on}", "evidence-foreign")
+        if step["until"] != known[step["name"]].until:
+            return f"step {step['name']} waited until {step['until']}"
+        if answered_twice := len(step["api"]) - len({answer["name"] for answer in step["api"]}):
+            return f"step {step['name']} has {answered_twice} answers too many"
+        if step["met"] and node and (stranger := _stranger(step, data, node)):
+            return f"step {step['name']}: {stranger}"
+    return None
+
+
+def _stranger(step: dict[str, Any], data: dict[str, Any], node: NodeFacts) -> str | None:
+    """
+    Say why the pod of a completed step is not the one that was put there.
+    """
+    pod, sent = step["kubernetes"]["pod"], step["sent"][-1]
+    if pod["spec"]["nodeName"] != node.name:
+        return f"its pod is on {pod['spec']['nodeName']}"
+    if pod["metadata"]["namespace"] != data["parameters"]["namespace"]:
+        return f"its pod is in namespace {pod['metadata']['namespace']}"
+    owner = pod["metadata"]["name"] if sent["kind"] == "Pod" else pod["metadata"]["ownerReferences"][0]["name"]
+    return None if owner == sent["metadata"]["name"] else f"its pod is {pod['metadata']['name']}"

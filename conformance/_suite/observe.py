@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from conformance._suite import evidence
-from conformance._suite.cluster import RefusedError, Watched, keep_watching
+from conformance._suite.cluster import REQUEST_SECONDS, RefusedError, Watched, keep_watching
 from conformance._suite.model import Scope, TargetError, Unknown
 from conformance._suite.waiting import TryAgainError, persistently
 from conformance._suite.workload import BASE_IMAGE, bootstrap_command
@@ -40,6 +40,10 @@ PULL_SECONDS = 600
 """How long pulling images may take before a step's deadline counts; the kubelet pulls one after another."""
 SIMULATED_SETTLING = 0.3
 """The part of a step's ``stable`` time that a simulated kubelet, which reports at once, is given."""
+LOG_WINDOW = 4096
+"""Characters at the end of a log in which a step's pattern is looked for."""
+PROXY_SECONDS = 5
+"""For how long the API server's way to a pod's port is tried."""
 IMAGE_SECONDS = 60
 """For how long an image that cannot be pulled is tried before the kubelet is believed."""
 
@@ -226,6 +230,9 @@ class Engine:
         self.namespaces = {"main": name, "baseline": f"{name}-baseline", "restricted": f"{name}-restricted"}
         self.going: list[str] = []
         """The namespaces whose deletion was asked for; ``left_behind`` waits for them."""
+        self.untidy: list[str] = []
+        """What could not be put back, in words."""
+        self._interrupted = False
 
     async def observe(self) -> None:
         """
@@ -248,9 +255,10 @@ class Engine:
                 created.append(self.namespaces[key])
                 await self._create_namespace(key)
             for namespace in created:
-                watches += await self._start_watches(namespace)
+                await self._start_watches(namespace, watches)
             await self._run_all(work, watches)
         finally:
+            self.going = created
             await self._clean_up(created)
             for watch in watches:
                 watch.cancel()
@@ -298,16 +306,16 @@ class Engine:
         except TryAgainError as error:
             raise TargetError(str(error), "is the controller manager running?") from error
 
-    async def _start_watches(self, namespace: str) -> list[asyncio.Task[None]]:
-        tasks = []
+    async def _start_watches(self, namespace: str, tasks: list[asyncio.Task[None]]) -> None:
         for collection, changed in (("pods", self._seen.pod_changed), ("events", self._seen.event_changed)):
             watched = Watched(f"/api/v1/namespaces/{namespace}/{collection}", changed)
             task = asyncio.create_task(keep_watching(self._cluster, watched))
             listed = asyncio.create_task(watched.listed.wait())
-            await asyncio.wait({task, listed}, return_when=asyncio.FIRST_COMPLETED)
-            listed.cancel()
             tasks.append(task)
-        return tasks
+            await asyncio.wait({task, listed}, return_when=asyncio.FIRST_COMPLETED, timeout=REQUEST_SECONDS)
+            listed.cancel()
+            if not watched.listed.is_set() and not task.done():
+                raise TargetError(f"{collection} cannot be listed", "does the API server still answer?")
 
     # -- one workload
 
@@ -334,7 +342,7 @@ class Engine:
         lost: BaseException | None = None
         try:
             for step in work.workload.steps:
-                if lost is not None and not step.always:
+                if lost is not None and not (step.always and work.record["steps"]):
                     self._progress.done += 1
                     continue
                 try:
@@ -343,9 +351,9 @@ class Engine:
                     lost = error
                 except asyncio.CancelledError as error:
                     lost = error
-                    _continue_after_cancel()
-                    if not work.record["steps"]:
-                        break
+                    await self._after_interruption(work, step)
+                if step.always and not work.record["steps"][-1]["met"]:
+                    self.untidy.append(f"{work.label}: step {step.name}, which puts the host back, was not completed")
         finally:
             work.record["ended"] = now()
             path = self._plan.out / evidence.relative_path(work.workload.name, work.node.name if work.node else None)
@@ -354,6 +362,20 @@ class Engine:
             self._report(self._progress)
         if isinstance(lost, asyncio.CancelledError):
             raise lost
+
+    async def _after_interruption(self, work: _Work, step: Step) -> None:
+        """
+        What was interrupted must not go on while the host is put back; and putting it back is not to be interrupted.
+        """
+        _continue_after_cancel()
+        self._interrupted = True
+        with contextlib.suppress(TimeoutError, TargetError, _Trouble):
+            if step.always:
+                work.record["steps"].pop()
+                await self._step(work, step)
+            else:
+                async with asyncio.timeout(TIDY_SECONDS):
+                    await self._delete_pod(*work.key)
 
     async def _step(self, work: _Work, step: Step) -> None:
         record: dict[str, Any] = {
@@ -372,7 +394,7 @@ class Engine:
         work.record["steps"].append(record)
         self._progress.awaited[work.label] = f"{step.name} until {step.until}"
         self._report(self._progress)
-        limit = step.deadline * self._plan.time_scale
+        limit = TIDY_SECONDS if self._interrupted else step.deadline * self._plan.time_scale
         try:
             async with asyncio.timeout(limit) as timer:
                 await self._carry_out(work, step, record, _Patience(timer, limit))
@@ -390,6 +412,9 @@ class Engine:
         except asyncio.CancelledError:
             record["trouble"] = {"code": "interrupted", "message": "the run was interrupted"}
             raise
+        except Exception as error:  # one node's odd answer must not end what is observed on the others
+            record["trouble"] = {"code": "suite-trouble", "message": f"{type(error).__name__}: {error}"}
+            raise _Trouble("suite-trouble", str(error)) from error
         finally:
             record["ended"] = now()
             self._progress.done += 1
@@ -433,7 +458,10 @@ class Engine:
         else:
             record["api"] = await self._create(documents, step)
         record["sent"] = documents
-        if refused := [answer for answer in record["api"] if answer["code"] not in {200, 201}]:
+        # AlreadyExists: our own name in our own namespace. An earlier try got through although its answer did not.
+        if refused := [
+            answer for answer in record["api"] if answer["code"] != 201 and answer["reason"] != "AlreadyExists"
+        ]:
             raise _Trouble("refused-by-api", f"{refused[0]['request']}: {refused[0]['code']} {refused[0]['message']}")
         subject = documents[-1]
         owner, node = subject["metadata"]["name"], work.node.name if work.node else ""
@@ -444,6 +472,11 @@ class Engine:
         finally:
             self._snapshot(record, owner, node)
         await self._read_logs(step, record, logs)
+        now_there = self._pod(owner, node)
+        if step.until in {"output", "log", "settled"} and (
+            now_there is None or now_there["metadata"]["uid"] != record["kubernetes"]["pod"]["metadata"]["uid"]
+        ):
+            raise _Trouble("pod-replaced", "the pod was replaced while it was looked at")
         if step.proxy:
             record["api"].append(await self._ask_through_proxy(step, record))
         self._snapshot(record, owner, node, keep=True)
@@ -504,9 +537,6 @@ class Engine:
             collection = "daemonsets" if document["kind"] == "DaemonSet" else _COLLECTIONS[document["kind"]]
             path = f"{group}/namespaces/{namespace}/{collection}"
             answers.append(await self._send(f"{step.name}/{document['kind']}", "POST", path, document, repeatable=True))
-            if answers[-1]["code"] == 409 and answers[-1]["reason"] == "AlreadyExists":
-                # Our own name in our own namespace: an earlier try got through although its answer did not.
-                answers[-1]["code"] = 201
         return answers
 
     async def _send_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -605,7 +635,7 @@ class Engine:
             if _failing(self._pod(owner, node)):
                 return {}
             try:
-                stable = step.stable * (SIMULATED_SETTLING if self._plan.cluster.simulated else 1.0)
+                stable = step.stable * (SIMULATED_SETTLING if self._plan.cluster.simulated else self._plan.time_scale)
                 async with asyncio.timeout(stable):
                     await self._until(owner, node, lambda: not _running(self._pod(owner, node)))
             except TimeoutError:
@@ -624,7 +654,7 @@ class Engine:
         )
         if not _has_started(self._pod(owner, node), container):
             return ""
-        pattern = re.compile((step.log or {})["pattern"]) if step.until == "log" else None
+        pattern = re.compile((step.log or {})["pattern"]) if step.log else None
         while True:
             pod = self._pod(owner, node)
             if pod is None:
@@ -634,7 +664,8 @@ class Engine:
                 query = {"container": container, "follow": "true", "limitBytes": str(evidence.OUTPUT_LIMIT)}
                 async for chunk in self._cluster.stream(_log_path(pod), query, silence=3600):
                     text += chunk.decode(errors="replace")
-                    if pattern.search(text) if pattern else evidence.output_ended(text):
+                    # Only the end is searched: patterns must stay quick whatever a container writes.
+                    if pattern.search(text[-LOG_WINDOW:]) if pattern else evidence.output_ended(text):
                         return text
             if _has_ended(self._pod(owner, node), container) or len(text) >= evidence.OUTPUT_LIMIT:
                 return text
@@ -685,14 +716,27 @@ class Engine:
     async def _ask_through_proxy(self, step: Step, record: Mapping[str, Any]) -> dict[str, Any]:
         wanted = step.proxy or {}
         facts = record["probe"].get(wanted["container"]) or {}
-        port = (facts.get(wanted["fact"]) or {}).get(wanted["port"])
+        told = facts.get(wanted["fact"])
+        port = told.get(wanted["port"]) if isinstance(told, dict) else None
         metadata = record["kubernetes"]["pod"]["metadata"]
         path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:{port}/proxy/"
-        if not port:
+        if not isinstance(port, int):
             return {"name": "proxy", "request": f"GET {path}", "code": 0, "reason": None,
                     "message": "the probe listens on no port", "causes": [], "warnings": [], "body": None}  # fmt: skip
-        # 503 is what a refused connection looks like from here: an answer, not a reason to try again.
-        return await self._send("proxy", "GET", path, None, passing=frozenset({429}))
+
+        async def ask() -> dict[str, Any]:
+            # A refused connection, too, comes as a 503: an answer. Any other 5xx is the way there, not the node.
+            answer = await self._send("proxy", "GET", path, None, passing=frozenset({429}))
+            if answer["code"] >= 500 and "refused" not in answer["message"]:
+                asked.append(answer)
+                raise TryAgainError(answer["message"])
+            return answer
+
+        asked: list[dict[str, Any]] = []
+        try:
+            return await persistently(ask, PROXY_SECONDS)
+        except TryAgainError:
+            return asked[-1]
 
     # -- taking away
 
@@ -714,15 +758,15 @@ class Engine:
         _continue_after_cancel()
         self._progress.awaited = {"clean-up": "pods to go"}
         self._report(self._progress)
-        self.going = namespaces
-        await asyncio.gather(*(self._remove(namespace) for namespace in namespaces), return_exceptions=True)
+        results = await asyncio.gather(*(self._remove(name) for name in namespaces), return_exceptions=True)
+        self.untidy += [str(result) for result in results if isinstance(result, Exception)]
         self._progress.awaited = {}
 
     async def _remove(self, namespace: str) -> None:
         core = f"/api/v1/namespaces/{namespace}"
         # Pods first: a namespace with pods that take their time is looked at again only much later.
         for path in (f"/apis/apps/v1/namespaces/{namespace}/daemonsets", f"{core}/pods"):
-            await self._cluster.request("DELETE", path)
+            await self._delete(path)
 
         async def pods_gone() -> None:
             listing = await self._cluster.must("GET", f"{core}/pods", query={"limit": "1"})
@@ -731,7 +775,13 @@ class Engine:
 
         with contextlib.suppress(TryAgainError, RefusedError):
             await persistently(pods_gone, CLEAN_UP_SECONDS / 2)
-        await self._cluster.request("DELETE", core)
+        await self._delete(core)
+
+    async def _delete(self, path: str) -> None:
+        answer = await self._cluster.request("DELETE", path)
+        # 404: it is gone already. 409: it is on its way.
+        if answer.code not in {200, 202, 404, 409}:
+            raise RefusedError(f"DELETE {path}", answer)
 
 
 async def left_behind(cluster: Cluster, namespaces: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ import pytest
 
 from conformance._suite import catalogue as catalogue_of_pages
 from conformance._suite import evidence, verdict, workload
+from conformance._suite.judging import Judging
 from conformance._suite.model import (
     Check,
     ClusterFacts,
@@ -41,35 +42,6 @@ if TYPE_CHECKING:
 CLUSTER = "cluster"
 """What stands for the node in the name of a test of scope cluster."""
 _PROPERTY = "hostprocess-conformance"
-
-
-@dataclass(frozen=True, slots=True)
-class Judging:
-    """
-    All that judging needs to know; what a worker is handed, as data.
-    """
-
-    out: Path
-    run_id: str
-    cluster: ClusterFacts
-    nodes: tuple[NodeFacts, ...]
-    same_digest: bool = True
-
-    def to_data(self) -> dict[str, Any]:
-        """
-        For ``workerinput`` and for ``run.json``.
-        """
-        return {**asdict(self), "out": str(self.out)}
-
-    @classmethod
-    def from_data(cls, data: dict[str, Any]) -> Judging:
-        """
-        The inverse of ``to_data``.
-        """
-        nodes = tuple(NodeFacts(**{**node, "taints": tuple(node["taints"])}) for node in data["nodes"])
-        return cls(
-            Path(data["out"]), data["run_id"], ClusterFacts(**data["cluster"]), nodes, data.get("same_digest", True)
-        )
 
 
 @cache
@@ -248,8 +220,7 @@ def observation(request: pytest.FixtureRequest) -> Observation:
     found = {}
     for name in check.reads:
         loaded = workload.load(name)
-        owner = {"name": node.name, "uid": node.uid} if node and loaded.scope is Scope.NODE else None
-        found[name] = evidence.load(judging.out, loaded, owner, judging.run_id, same_digest=judging.same_digest)
+        found[name] = evidence.load(judging, loaded, node if loaded.scope is Scope.NODE else None)
     return Observation(found, judging.cluster, node)
 
 

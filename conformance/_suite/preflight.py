@@ -59,6 +59,8 @@ async def look(
         there = ", ".join(sorted(item["metadata"]["name"] for item in items)) or "none"
         raise TargetError(f"no Windows node is called {', '.join(missing)}", f"there are: {there}")
     ready = [item for item in found if _ready(item)]
+    if names and (down := sorted(item["metadata"]["name"] for item in found if not _ready(item))):
+        raise TargetError(f"not ready: {', '.join(down)}", "`kubectl describe node` says why")
     if not ready:
         unready = ", ".join(item["metadata"]["name"] for item in found)
         raise TargetError(

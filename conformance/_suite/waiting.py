@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
+LONGEST_PAUSE = 10.0
+"""Seconds; whoever asks for more by Retry-After is asked again all the same."""
+
 
 class TryAgainError(Exception):
     """
@@ -27,9 +30,9 @@ class TryAgainError(Exception):
 
 def _pause(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    asked = error.after if isinstance(error, TryAgainError) and error.after is not None else 0.0
+    asked = min(error.after or 0.0, LONGEST_PAUSE) if isinstance(error, TryAgainError) else 0.0
     # Jitter: hundreds of waiters must not come back at the same moment.
-    return max(asked, tenacity.wait_exponential_jitter(multiplier=0.1, max=10, jitter=0.2)(state))
+    return max(asked, tenacity.wait_exponential_jitter(multiplier=0.1, max=LONGEST_PAUSE, jitter=0.2)(state))
 
 
 async def persistently(attempt: Callable[[], Awaitable[Value]], seconds: float) -> Value:
@@ -39,7 +42,7 @@ async def persistently(attempt: Callable[[], Awaitable[Value]], seconds: float) 
     """
     retrying = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(TryAgainError),
-        stop=tenacity.stop_after_delay(seconds),
+        stop=tenacity.stop_before_delay(seconds),
         wait=_pause,
         sleep=asyncio.sleep,
         reraise=True,

@@ -1,0 +1,44 @@
+"""
+What judging needs to know about a run, as data: who is judged, and which evidence counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conformance._suite.model import ClusterFacts, NodeFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """
+    ``started`` is the run's beginning (UTC, ISO 8601): older evidence is not its. ``same_digest`` asks for evidence of
+    just today's workloads. ``digests`` are the SHA-256 sums that an earlier report gave of its evidence, by path.
+    """
+
+    out: Path
+    run_id: str
+    started: str
+    cluster: ClusterFacts
+    nodes: tuple[NodeFacts, ...]
+    same_digest: bool = True
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def to_data(self) -> dict[str, Any]:
+        """
+        For a worker, and for ``run.json``.
+        """
+        return {**asdict(self), "out": str(self.out)}
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> Judging:
+        """
+        The inverse of ``to_data``. Raises KeyError or TypeError for anything else.
+        """
+        nodes = tuple(NodeFacts(**{**node, "taints": tuple(node["taints"])}) for node in data["nodes"])
+        return cls(**{**data, "out": Path(data["out"]), "cluster": ClusterFacts(**data["cluster"]), "nodes": nodes})

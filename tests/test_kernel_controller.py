@@ -1,0 +1,47 @@
+"""
+What is lost is not-proven: the expected set of results is fixed before the run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conformance._suite.judging import Judging
+from conformance._suite.model import ClusterFacts, Level, NodeFacts, Result, Verdict
+from conformance._suite.plugin import Controller, pages, result_from_json, result_to_json
+
+NODES = tuple(
+    NodeFacts(name, f"uid-{name}", "10.0.0.1", name, runtime, "v1.37.2", "Windows", "10.0.1", 2)
+    for name, runtime in (("old", "containerd://1.6.39"), ("new", "containerd://2.3.4"))
+)
+
+
+def _controller() -> Controller:
+    facts = ClusterFacts("existing", "v1.37.2", simulated=False)
+    return Controller(Judging(Path(), "r", "2026-01-01T00:00:00+00:00", facts, NODES), None)
+
+
+def test_every_requirement_has_a_row_for_every_node_or_one_for_the_cluster() -> None:
+    found = {(one.requirement, one.node) for one in _controller().complete()}
+    assert len(found) == sum(1 if one.scope == "cluster" else 2 for one in pages().requirements.values())
+
+
+def test_a_result_that_never_came_is_not_proven() -> None:
+    controller = _controller()
+    controller.selected = {("resources/cpu/limit-is-the-jobs", "new")}
+    found = {(one.requirement, one.node): one for one in controller.complete()}
+    lost = found["resources/cpu/limit-is-the-jobs", "new"]
+    assert (lost.verdict, lost.reason_code) == (Verdict.NOT_PROVEN, "no-result")
+    left_out = found["resources/cpu/limit-is-the-jobs", "old"]
+    assert (left_out.verdict, left_out.reason_code) == (Verdict.NOT_PROVEN, "not-selected")
+
+
+def test_versions_are_gated_for_each_node_by_itself() -> None:
+    found = {(one.requirement, one.node): one.verdict for one in _controller().complete()}
+    assert found["storage/volumes/at-mount-path-with-drive", "old"] is Verdict.NOT_APPLICABLE
+    assert found["storage/volumes/at-mount-path-with-drive", "new"] is Verdict.NOT_PROVEN
+
+
+def test_a_result_travels_unchanged() -> None:
+    result = Result("a/b/c", None, Level.SHOULD, Verdict.CONFORMANT, "as-documented", "it holds", "1", "1")
+    assert result_from_json(result_to_json(result)) == result
