@@ -16,8 +16,13 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from conformance import Defect, Scope
+from conformance import Defect, Observation, Scope, Unknown
+from conformance._suite import workload
+from conformance._suite.model import ClusterFacts
+from conformance._suite.observation import Evidence
 from conformance.admission import test_host_network, test_mixed_pods, test_pod_security
+from conformance.admission.validation import ALL_OR_NONE, DOCUMENTED, IDENTICAL
+from conformance.admission.validation import HOST_NETWORK as UNSHARED
 from infra.simulated.api_defects import ADMITTED, API_DEFECTS, Answer, Asked, is_host_process, proxies
 from infra.simulated.certificates import Authority
 
@@ -78,6 +83,99 @@ def test_a_forgotten_rule_is_the_only_one_forgotten(name: str, rule: str) -> Non
     assert rule not in left.body["message"]
     unconcerned = invalid(name="Required value")
     assert answer(asked, unconcerned) is unconcerned
+
+
+RULES = {
+    "mixed-pod-admitted": (ALL_OR_NONE, test_mixed_pods.test_a_pod_with_some_hostprocess_containers_is_refused),
+    "disagreeing-values-admitted": (IDENTICAL, test_mixed_pods.test_pod_and_container_cannot_disagree),
+    "host-network-not-required": (UNSHARED, test_host_network.test_host_network_has_to_be_set),
+}
+"""The defects of validation: the rule that each forgets, and the check that is to turn red."""
+
+
+def validated(said: list[str]) -> Answer:
+    """
+    An API server's answer to a request that it has all of this against.
+    """
+    if not said:
+        return Answer(201, pod())
+    listed = [dict(zip(("field", "message"), one.split(": ", 1), strict=True)) for one in said]
+    message = f'Pod "p" is invalid: {said[0] if len(said) == 1 else "[" + ", ".join(said) + "]"}'
+    return Answer(422, {"message": message, "details": {"causes": listed}, "reason": "Invalid"})
+
+
+def observed(answers: dict[str, Answer]) -> Observation:
+    """
+    What a check is given when the API server has answered so.
+    """
+    api = [
+        {
+            "name": name,
+            "code": answer.code or 201,
+            "reason": answer.body.get("reason"),
+            "message": answer.body.get("message"),
+            "causes": answer.body.get("details", {}).get("causes", []),
+        }
+        for name, answer in answers.items()
+    ]
+    evidence = Evidence({"steps": [{"name": "requests", "met": True, "api": api}]})
+    return Observation({"admission": evidence}, ClusterFacts("simulated", "v1.37.2", simulated=True))
+
+
+def red(observation: Observation) -> set[str]:
+    found = set()
+    for name, (_, judge) in RULES.items():
+        try:
+            judge(observation)
+        except AssertionError:
+            found.add(name)
+    return found
+
+
+def test_each_request_to_validation_is_in_the_table() -> None:
+    admission = workload.load("admission")
+    placeholders = dict.fromkeys(("nonce", "namespace", "image"), "x")
+    asked = admission.requests(admission.steps[0], placeholders)
+    # Pod Security is asked with what is valid already.
+    assert {one["name"] for one in asked if "namespace" not in one} == set(DOCUMENTED)
+
+
+def test_a_faithful_api_server_is_green() -> None:
+    assert red(observed({name: validated(said) for name, said in DOCUMENTED.items()})) == set()
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_of_several_causes_the_forgotten_one_is_missing_and_one_check_turns_red(name: str) -> None:
+    rule, _ = RULES[name]
+    answers = {}
+    for request, said in DOCUMENTED.items():
+        answers[request] = answer = API_DEFECTS[name].answer(creation(pod()), validated(said))
+        left = [one for one in said if rule not in one]
+        expected = ADMITTED if said and not left else validated(left)
+        assert answer == expected, request
+    assert red(observed(answers)) == {name}
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("request_name", ["pod-level", "mixed-container-unset", "differ-only-container"])
+def test_a_cause_too_many_is_red(name: str, request_name: str) -> None:
+    """
+    Also where the request is refused anyway.
+    """
+    rule, _ = RULES[name]
+    said = {
+        **DOCUMENTED,
+        request_name: [*DOCUMENTED[request_name], f"spec.containers[7]: Invalid value: false: {rule}"],
+    }
+    assert red(observed({one: validated(causes) for one, causes in said.items()})) == {name}
+
+
+@pytest.mark.parametrize("answer", [Answer(403, {"message": "a webhook"}), Answer(404, {"reason": "NotFound"})])
+def test_an_answer_of_somebody_else_proves_nothing(answer: Answer) -> None:
+    answers = {name: validated(said) for name, said in DOCUMENTED.items()} | {"ephemeral": answer}
+    for _, judge in RULES.values():
+        with pytest.raises(Unknown, match="ephemeral: neither validated nor admitted"):
+            judge(observed(answers))
 
 
 @pytest.mark.parametrize("level", ["baseline", "restricted"])

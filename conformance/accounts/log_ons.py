@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from conformance._suite.observation import Step
 
 REFUSED = "failed to create user process token"
-"""What the runtime says of every log-on that failed, whatever the reason."""
+"""What the runtime says of every container that got no account, whatever the reason."""
+
+LOG_ON_FAILED = f"{REFUSED}: failed to logon user"
+"""What it says when Windows refused to log the user on; Windows' own words follow."""
 
 
 def refusal(step: Step, container: str) -> str | None:
     """
-    What the runtime said when it refused to log the container's user on; None when a process was started. Raises
-    Unknown when nothing was started for another reason.
+    What the runtime said when it refused to log the container's user on, without what names the container; None when a
+    process was started. Raises Unknown when nothing was started for another reason.
     """
     seen = step.container(container)
     if seen.started:
@@ -26,7 +29,7 @@ def refusal(step: Step, container: str) -> str | None:
     message = str(seen.terminated.get("message", ""))
     if REFUSED not in message:
         raise Unknown(f"container {container} was not started for another reason: {message}", "not-started")
-    return message
+    return message[message.index(REFUSED) :]
 
 
 def who_ran(step: Step, container: str) -> str:

@@ -4,7 +4,7 @@ The three service accounts of Windows that a HostProcess container can always ru
 
 from __future__ import annotations
 
-from conformance import Defect, Observation, Requirement, check
+from conformance import Containerd, Defect, Observation, Requirement, check
 from conformance.accounts.log_ons import who_ran
 
 SOURCE = "https://kubernetes.io/docs/tasks/configure-pod-container/create-hostprocess-pod/#system-accounts"
@@ -13,6 +13,7 @@ LOCAL_SYSTEM = Requirement(
     "accounts/system-accounts/local-system",
     "A container whose runAsUserName is `NT AUTHORITY\\SYSTEM` runs as Windows' LocalSystem account.",
     source=SOURCE,
+    since=[Containerd("1.6")],
 )
 
 
@@ -34,6 +35,7 @@ LOCAL_SERVICE = Requirement(
     "accounts/system-accounts/local-service",
     "A container whose runAsUserName is `NT AUTHORITY\\Local service` runs as Windows' LocalService account.",
     source=SOURCE,
+    since=[Containerd("1.6")],
 )
 
 
@@ -55,6 +57,7 @@ NETWORK_SERVICE = Requirement(
     "accounts/system-accounts/network-service",
     "A container whose runAsUserName is `NT AUTHORITY\\NetworkService` runs as Windows' NetworkService account.",
     source=SOURCE,
+    since=[Containerd("1.6")],
 )
 
 

@@ -18,23 +18,18 @@ VIOLATES = "violates PodSecurity "
 """What Pod Security Admission, and nobody else, says in a refusal."""
 
 
-def invalid_fields(step: Step, request: str, rule: str) -> dict[str, str]:
+def causes(step: Step, request: str) -> list[str]:
     """
-    The fields for which validation refused the request by the named rule (the beginning of its text), each with that
-    text; empty when validation let them pass.
+    All that validation has against the request, sorted, each as ``<field>: <message>``; empty when it let it pass.
 
     Pod Security comes after validation, so its refusal says that validation had nothing against the request. Raises
     Unknown for any other answer: a webhook or a missing right in between proves nothing about validation.
     """
     answer = step.answer(request)
     if answer["code"] == 422 and answer["reason"] == "Invalid":
-        return {
-            str(cause["field"]): rule + cause["message"].partition(rule)[2]
-            for cause in answer["causes"]
-            if rule in cause.get("message", "")
-        }
+        return sorted(f"{cause.get('field')}: {cause.get('message')}" for cause in answer["causes"])
     if answer["code"] in {200, 201} or refused_by_pod_security(answer):
-        return {}
+        return []
     raise Unknown(f"{request}: neither validated nor admitted: {described(answer)}", "other-refusal")
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from conformance import Defect, Observation, Requirement, Scope, Unknown, check
+from conformance import Defect, Kubernetes, Observation, Requirement, Scope, Unknown, check
 from conformance.admission.answers import VIOLATES, described, refused_by_pod_security
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ BASELINE_REFUSES = Requirement(
     "A namespace that enforces the baseline standard takes no HostProcess pod.",
     source=STANDARDS + "#baseline",
     scope=Scope.CLUSTER,
+    since=[Kubernetes("1.23")],
 )
 
 
@@ -62,6 +63,7 @@ RESTRICTED_REFUSES = Requirement(
     "A namespace that enforces the restricted standard takes no HostProcess pod.",
     source=STANDARDS + "#restricted",
     scope=Scope.CLUSTER,
+    since=[Kubernetes("1.23")],
 )
 
 
@@ -90,6 +92,7 @@ PRIVILEGED_ADMITS = Requirement(
     "A namespace that enforces the privileged standard takes HostProcess pods.",
     source=STANDARDS + "#privileged",
     scope=Scope.CLUSTER,
+    since=[Kubernetes("1.23")],
 )
 
 
@@ -114,6 +117,7 @@ FAILED_CREATE = Requirement(
     "Where baseline is enforced a DaemonSet of HostProcess pods is taken, its pods are not, and its events say so.",
     source="https://kubernetes.io/docs/concepts/security/pod-security-admission/#workload-resources-and-pod-templates",
     scope=Scope.CLUSTER,
+    since=[Kubernetes("1.23")],
 )
 
 

@@ -4,7 +4,7 @@ A CPU limit is the hard cap of the container's job object.
 
 from __future__ import annotations
 
-from conformance import Defect, Observation, Requirement, check
+from conformance import Containerd, Defect, Observation, Requirement, check
 
 LIMIT_MILLICORES = 700
 """The limit in the workload's manifest."""
@@ -16,6 +16,7 @@ LIMIT_IS_THE_JOBS = Requirement(
     "resources/cpu/limit-is-the-jobs",
     "A container's CPU limit is the hard cap of its job object, as a share of all processors of the node.",
     source="https://kubernetes.io/docs/tasks/configure-pod-container/create-hostprocess-pod/#resource-limits",
+    since=[Containerd("1.6")],
 )
 
 

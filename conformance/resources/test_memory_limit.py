@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from conformance import Defect, Observation, Requirement, Unknown, check
+from conformance import Containerd, Defect, Observation, Requirement, Unknown, check
 
 if TYPE_CHECKING:
     from conformance._suite.observation import Facts
@@ -19,10 +19,26 @@ LIMIT_MEBIBYTES = 512
 # https://learn.microsoft.com/windows/win32/api/winnt/ns-winnt-jobobject_basic_limit_information
 PROCESS_MEMORY, JOB_MEMORY = 0x100, 0x200
 
+
+def stopped_by_this_limit(mebibytes: int) -> None:
+    """
+    Raises Unknown when a refusal came with less than half of the limit allocated: then something else was used up, such
+    as the node's own memory and page file.
+
+    Each PowerShell itself takes 60 to 100 MiB of the limit, and the probe leaves a block or two of 16: one process gets
+    384 to 432 of the 512 MiB, a parent with its child 288 to 368, which is never all of it and always more than half.
+    """
+    if mebibytes < LIMIT_MEBIBYTES / 2:
+        raise Unknown(
+            f"refused far below the limit: with {mebibytes} of {LIMIT_MEBIBYTES} MiB allocated", "other-limit"
+        )
+
+
 LIMIT_IS_THE_JOBS = Requirement(
     "resources/memory/limit-is-the-jobs",
     "A container's memory limit is set on its job object, for the job as a whole.",
     source=SOURCE,
+    since=[Containerd("1.6")],
 )
 
 
@@ -44,6 +60,7 @@ ONE_PROCESS = Requirement(
     "resources/memory/one-process",
     "A process in a container cannot commit more memory than the container's limit.",
     source=SOURCE,
+    since=[Containerd("1.6")],
 )
 
 
@@ -54,6 +71,7 @@ def test_one_process_is_stopped_at_the_limit(observation: Observation) -> None:
     """
     allocation = observation.step("limits").probe("alone")["allocation"]
     assert allocation["outcome"] == "refused"
+    stopped_by_this_limit(allocation["mebibytes"])
     assert allocation["mebibytes"] < LIMIT_MEBIBYTES
 
 
@@ -61,6 +79,7 @@ PARENT_AND_CHILD = Requirement(
     "resources/memory/parent-and-child",
     "The processes of a container together cannot commit more memory than the container's limit.",
     source=SOURCE,
+    since=[Containerd("1.6")],
 )
 
 
@@ -75,6 +94,7 @@ def test_parent_and_child_are_stopped_together(observation: Observation) -> None
         raise Unknown(f"the parent itself got only {parent['mebibytes']} MiB", "parent-refused")
     child: Facts = family["child"]
     assert child["outcome"] == "refused"
+    stopped_by_this_limit(parent["mebibytes"] + child["mebibytes"])
     assert parent["mebibytes"] + child["mebibytes"] < LIMIT_MEBIBYTES
 
 

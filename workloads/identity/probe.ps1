@@ -1,5 +1,5 @@
 # Whom this process runs as. Windows PowerShell 5.1. Observes, never compares; every fact stands alone.
-# GROUP: a local group whose SID is asked for. STAY: stay alive after printing, as a DaemonSet's container must.
+# STAY: stay alive after printing, as a DaemonSet's container must.
 # Works for an account without a profile: no compiler, no TEMP, no module but Windows PowerShell's own.
 
 $facts = [ordered]@{}
@@ -28,14 +28,6 @@ Fact 'isAdministrator' {
 }
 
 Fact 'hostName' { [Net.Dns]::GetHostName() }
-
-Fact 'groupSid' {
-    if ($env:GROUP) {
-        $group = New-Object Security.Principal.NTAccount($env:GROUP)
-        $group.Translate([Security.Principal.SecurityIdentifier]).Value
-    }
-    else { $null }
-}
 
 # One line, ASCII only: the console's code page must not matter.
 $json = ConvertTo-Json -InputObject $facts -Depth 8 -Compress

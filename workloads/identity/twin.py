@@ -45,21 +45,12 @@ async def host_name(view: View) -> str:
     return view.host_name
 
 
-async def group_sid(view: View) -> str | None:
-    """
-    The SID of the group that ``GROUP`` names, None when it is not set.
-    """
-    group = view.env.get("GROUP")
-    return view.lookup_name(group) if group else None
-
-
 FACTS = {
     "name": name,
     "sid": sid,
     "groups": groups,
     "isAdministrator": is_administrator,
     "hostName": host_name,
-    "groupSid": group_sid,
 }
 
 

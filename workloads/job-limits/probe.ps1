@@ -12,20 +12,16 @@ function Fact([string] $name, [scriptblock] $collect) {
     }
 }
 
-# A native function without csc.exe, which would need more memory than there is: a dynamic method of kernel32.dll.
-function Import-Native([string] $entry, [type] $returns, [type[]] $takes) {
-    $assembly = [Reflection.Emit.AssemblyBuilder]::DefineDynamicAssembly(
-        (New-Object Reflection.AssemblyName('Native.' + $entry)), [Reflection.Emit.AssemblyBuilderAccess]::Run)
-    $type = $assembly.DefineDynamicModule('Native').DefineType('Native', 'Public,Class')
-    $method = $type.DefinePInvokeMethod($entry, 'kernel32.dll', 'Public,Static,PinvokeImpl', 'Standard',
-        $returns, $takes, 'Winapi', 'Auto')
-    $method.SetImplementationFlags('PreserveSig')
-    $type.CreateType()
-}
-
-# Ask the job of this process for one class of information; returns the address of the answer.
+# Ask the job of this process for one class of information; returns the address of the answer. The only function of
+# Windows that .NET does not offer: a dynamic method, because csc.exe would need more memory than there is.
 function Read-Job([int] $class, [int] $size) {
-    $kernel32 = Import-Native 'QueryInformationJobObject' ([bool]) @([IntPtr], [int], [IntPtr], [int], [IntPtr])
+    $assembly = [Reflection.Emit.AssemblyBuilder]::DefineDynamicAssembly(
+        (New-Object Reflection.AssemblyName('Job')), [Reflection.Emit.AssemblyBuilderAccess]::Run)
+    $type = $assembly.DefineDynamicModule('Job').DefineType('Job', 'Public,Class')
+    $method = $type.DefinePInvokeMethod('QueryInformationJobObject', 'kernel32.dll', 'Public,Static,PinvokeImpl',
+        'Standard', [bool], [type[]]@([IntPtr], [int], [IntPtr], [int], [IntPtr]), 'Winapi', 'Auto')
+    $method.SetImplementationFlags('PreserveSig')
+    $kernel32 = $type.CreateType()
     $answer = [Runtime.InteropServices.Marshal]::AllocHGlobal($size)
     if (-not $kernel32::QueryInformationJobObject([IntPtr]::Zero, $class, $answer, $size, [IntPtr]::Zero)) {
         throw 'QueryInformationJobObject failed'
@@ -53,30 +49,20 @@ Fact 'cpu' {
     }
 }
 
-# VirtualAlloc says no by a null and throws nothing, which a process that has no memory left could not bear.
-# 0x3000: reserve and commit; 4: read and write; 0x8000: release.
+# What Windows refuses comes as an OutOfMemoryException, and to catch that takes memory too: before each block two are
+# asked for and given back, so that at the refusal one is always left to go on with.
+$held = New-Object Collections.Generic.List[IntPtr]
 Fact 'allocation' {
     if (-not $env:MEBIBYTES) { return $null }
-    $allocate = Import-Native 'VirtualAlloc' ([IntPtr]) @([IntPtr], [IntPtr], [int], [int])
-    $release = Import-Native 'VirtualFree' ([bool]) @([IntPtr], [IntPtr], [int])
-    $wanted = [int]$env:MEBIBYTES
-    $size = [IntPtr]16777216
-    $blocks = New-Object Collections.Generic.List[IntPtr]
-    # The first round is there to have everything compiled: at the limit there is no memory left for that.
-    foreach ($goal in 16, $wanted) {
-        $blocks.Clear()
-        $outcome = 'complete'
-        while ($blocks.Count * 16 -lt $goal) {
-            $block = $allocate::VirtualAlloc([IntPtr]::Zero, $size, 0x3000, 4)
-            if ($block -eq [IntPtr]::Zero) { $outcome = 'refused'; break }
-            $blocks.Add($block)
-        }
-        # Whoever was refused needs room to go on; whoever got all of it holds it for as long as the process lives.
-        if ($outcome -eq 'refused' -or $goal -lt $wanted) {
-            foreach ($block in $blocks) { [void]$release::VirtualFree($block, [IntPtr]::Zero, 0x8000) }
+    $outcome = 'complete'
+    try {
+        while ($held.Count * 16 -lt [int]$env:MEBIBYTES) {
+            [Runtime.InteropServices.Marshal]::FreeHGlobal([Runtime.InteropServices.Marshal]::AllocHGlobal(32MB))
+            $held.Add([Runtime.InteropServices.Marshal]::AllocHGlobal(16MB))
         }
     }
-    [ordered]@{ mebibytes = $blocks.Count * 16; outcome = $outcome }
+    catch [OutOfMemoryException] { $outcome = 'refused' }
+    [ordered]@{ mebibytes = $held.Count * 16; outcome = $outcome }
 }
 
 # The child is started just as this process was, and runs this probe; only its environment differs.
@@ -98,6 +84,8 @@ Fact 'child' {
     if (-not $found.Success) { throw ('the child printed nothing and ended with ' + $child.ExitCode) }
     (ConvertFrom-Json -InputObject $found.Groups[1].Value).allocation
 }
+
+foreach ($block in $held) { [Runtime.InteropServices.Marshal]::FreeHGlobal($block) }
 
 # One line, ASCII only: the console's code page must not matter.
 $json = ConvertTo-Json -InputObject $facts -Depth 8 -Compress

@@ -36,13 +36,14 @@ async def cpu(view: View) -> dict[str, int]:
 
 def allocate(process: Process, wanted: int) -> dict[str, int | str]:
     """
-    Commit block by block: how many mebibytes were got, and whether that was all. Whoever is refused lets go of them.
+    Commit block by block: how many mebibytes were got, and whether that was all. Two blocks are asked for and one is
+    kept, so that the process has something left at the refusal.
     """
-    before, got = process.commit, 0
+    block, got = BLOCK * 1024 * 1024, 0
     while got < wanted:
-        if not process.allocate(BLOCK * 1024 * 1024):
-            process.commit = before
+        if not process.allocate(2 * block):
             return {"mebibytes": got, "outcome": "refused"}
+        process.commit -= block
         got += BLOCK
     return {"mebibytes": got, "outcome": "complete"}
 

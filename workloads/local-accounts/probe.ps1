@@ -47,7 +47,8 @@ Fact 'user' {
         $random = New-Object byte[] 24
         [Security.Cryptography.RandomNumberGenerator]::Create().GetBytes($random)
         $password = ConvertTo-SecureString ('aA1!' + [Convert]::ToBase64String($random)) -AsPlainText -Force
-        New-LocalUser -Name $env:LOCAL_USER -Password $password | Out-Null
+        # Should nobody come to remove it, it is of no use after a day.
+        New-LocalUser -Name $env:LOCAL_USER -Password $password -AccountExpires (Get-Date).AddDays(1) | Out-Null
     }
     if ($env:TASK -eq 'remove') {
         Get-LocalUser | Where-Object { $_.Name -eq $env:LOCAL_USER } | Remove-LocalUser
