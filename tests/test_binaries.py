@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -98,6 +100,24 @@ def test_when_no_step_works_each_says_why_and_the_remedy_is_named(cache: Path, s
     assert left_over(cache) == []
 
 
+@pytest.mark.parametrize(
+    ("trouble", "why"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "[Errno 28] No space left on device"),
+        (ValueError("nonsense"), "nonsense"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_any_trouble_of_a_step_leads_to_the_next(cache: Path, said: list[str], trouble: Exception, why: str) -> None:
+    def breaks(directory: Path, say: Callable[[str], None]) -> None:
+        (directory / "half").write_text("half")
+        raise trouble
+
+    binaries.find(said.append, steps=[("first", breaks), ("second", works)])
+    assert f"first failed: {why}" in said
+    assert left_over(cache) == []
+
+
 def test_a_given_directory_comes_before_everything(tmp_path: Path, said: list[str]) -> None:
     put(tmp_path)
     assert binaries.find(said.append, tmp_path, steps=[("never", never)]) == tmp_path
@@ -149,6 +169,37 @@ def test_a_half_written_entry_is_never_used(cache: Path, said: list[str], wrong:
     assert binaries.find(said.append, steps=[("again", works)]) == entry
     assert "working" in said
     assert json.loads((entry / "manifest.json").read_text())["files"]["etcd"]["size"] == len(fakes()["etcd"])
+
+
+def test_other_content_of_the_same_size_is_never_used(cache: Path, said: list[str]) -> None:
+    entry = binaries.find(said.append, steps=[("good", works)])
+    (entry / "etcd").write_bytes(fakes()["etcd"].replace(b"echo", b"exit"))
+    binaries.find(said.append, steps=[("again", works)])
+    assert "are damaged in the cache" in said[-2]
+    assert (entry / "etcd").read_bytes() == fakes()["etcd"]
+
+
+def test_content_is_verified_once_for_a_changed_time(
+    cache: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = binaries._digest
+    read: list[str] = []
+
+    def counted(path: Path) -> str:
+        read.append(path.name)
+        return digest(path)
+
+    monkeypatch.setattr(binaries, "_digest", counted)
+    entry = binaries.find(said.append, steps=[("good", works)])
+    assert sorted(read) == sorted(NAMES)
+    read.clear()
+    for changed in ([], ["etcd"], [], list(NAMES), []):
+        for name in changed:
+            os.utime(entry / name, ns=(0, len(read) + 1))
+        before = len(read)
+        binaries.find(said.append, steps=[("never", never)])
+        assert sorted(read[before:]) == sorted(changed)
+    assert {path.name for path in entry.iterdir()} == {*NAMES, "manifest.json"}
 
 
 @pytest.mark.parametrize(
@@ -204,13 +255,16 @@ def test_what_a_killed_run_left_aside_is_removed(cache: Path, said: list[str]) -
 
 class Site:
     """
-    A release site on the loopback interface; ``files`` maps paths to contents, ``cut`` and ``silent`` are paths.
+    A release site on the loopback interface; ``files`` maps paths to contents, ``lengths`` to what is told instead of
+    the right length; ``cut``, ``silent`` and ``dripping`` are paths.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.cut: set[str] = set()
         self.silent: set[str] = set()
+        self.dripping: set[str] = set()
+        self.lengths: dict[str, str] = {}
         self.over = threading.Event()
         site = self
 
@@ -224,8 +278,13 @@ class Site:
                     self.send_error(404)
                     return
                 self.send_response(200)
-                self.send_header("Content-Length", str(len(content)))
+                self.send_header("Content-Length", site.lengths.get(self.path, str(len(content))))
                 self.end_headers()
+                if self.path in site.dripping:
+                    with contextlib.suppress(OSError):  # the other side has had enough
+                        while not site.over.wait(0.1):
+                            self.wfile.write(b"x")
+                    return
                 self.wfile.write(content[: len(content) // 2] if self.path in site.cut else content)
 
             def log_message(self, *_: object) -> None:
@@ -313,6 +372,44 @@ def test_a_site_that_does_not_answer_is_given_up_soon(site: Site, tmp_path: Path
 
 
 @pytest.mark.sockets
+@pytest.mark.parametrize("suffix", ["", ".sha256"])
+def test_a_site_that_drips_is_given_up_and_told_of(
+    site: Site, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(binaries, "_TELL_EVERY", 0.3)
+    path = site.path("kube-apiserver") + suffix
+    site.dripping.add(path)
+    site.lengths[path] = "100000000"
+    began = time.monotonic()
+    with pytest.raises(StepError, match=rf"kube-apiserver{suffix}: too slow, 0\.0 kB/s for 2 s"):
+        binaries.download(tmp_path, said.append, site.releases)
+    assert time.monotonic() - began < 5
+    assert suffix or sum("kube-apiserver: 0.0 of 100 MB" in text for text in said) >= 3
+
+
+@pytest.mark.sockets
+@pytest.mark.parametrize("length", ["many", "-5", ""])
+def test_a_length_that_is_none_does_not_matter(site: Site, tmp_path: Path, said: list[str], length: str) -> None:
+    site.lengths[site.path("kube-apiserver")] = site.lengths[site.archive] = length
+    binaries.download(tmp_path, said.append, site.releases)
+    assert (tmp_path / "etcd").read_bytes() == fakes()["etcd"]
+
+
+@pytest.mark.sockets
+def test_a_disk_that_is_full_while_unpacking_leads_to_the_next_step(
+    site: Site, cache: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    steps = [("download", lambda directory, say: binaries.download(directory, say, site.releases)), ("next", works)]
+    binaries.find(said.append, steps=steps)
+    assert any("download failed: etcd-" in text and "No space left" in text for text in said)
+    assert left_over(cache) == []
+
+
+@pytest.mark.sockets
 @pytest.mark.parametrize("missing", [".sha256", ""])
 def test_a_file_that_is_not_there_is_named(site: Site, tmp_path: Path, said: list[str], missing: str) -> None:
     del site.files[site.path("kube-apiserver") + missing]
@@ -352,10 +449,10 @@ def test_there_is_no_release_for_a_mac(monkeypatch: pytest.MonkeyPatch, tmp_path
 # Build
 
 FAKE_GO = f"""#!/bin/sh
-echo "$@ GOCACHE=$GOCACHE GOMODCACHE=$GOMODCACHE GOFLAGS=$GOFLAGS CGO=$CGO_ENABLED" >> "$FAKE_GO_LOG"
+echo "$@ GOCACHE=$GOCACHE GOMODCACHE=$GOMODCACHE GOPROXY=$GOPROXY GOFLAGS=$GOFLAGS CGO=$CGO_ENABLED" >> "$FAKE_GO_LOG"
 case "$1" in
 version) echo "go version go1.27.0 linux/amd64" ;;
-env) echo "${{GOMODCACHE:-/nonexistent}}" ;;
+env) echo "${{GOMODCACHE:-/nonexistent}}"; echo "${{GOPROXY:-https://proxy.test,direct}}" ;;
 mod) mkdir -p "$GOMODCACHE/sub"; echo x > "$GOMODCACHE/sub/x"; chmod 500 "$GOMODCACHE/sub" ;;
 list) echo a/b; echo c/d ;;
 build)
@@ -380,6 +477,7 @@ def go_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{go.parent}:/usr/bin:/bin")
     monkeypatch.setenv("FAKE_GO_LOG", str(tmp_path / "go.log"))
     monkeypatch.delenv("GOMODCACHE", raising=False)
+    monkeypatch.delenv("GOPROXY", raising=False)
     monkeypatch.setattr(binaries, "_BUILD_SPACE", 0)
     return tmp_path / "go.log"
 
@@ -392,8 +490,22 @@ def test_a_build_leaves_the_binaries_alone(cache: Path, go_log: Path, said: list
     assert f"-X k8s.io/component-base/version.gitVersion=v{KUBERNETES}" in build
     assert "CGO=0" in build
     assert f"GOCACHE={cache}" in build
-    assert f"GOMODCACHE={cache}" in build  # there was none of the user's
+    assert f"GOMODCACHE={cache}" in build
+    assert "GOPROXY= " in build  # the user has no modules here
     assert any("100 %" in text for text in said)
+
+
+def test_a_build_reads_the_users_modules_and_adds_none(
+    cache: Path, go_log: Path, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = tmp_path / "the user's"
+    (users / "cache" / "download").mkdir(parents=True)
+    monkeypatch.setenv("GOMODCACHE", str(users))
+    binaries.find(said.append, steps=[("build", binaries.build)])
+    build = go_log.read_text().splitlines()[-1]
+    assert f"GOMODCACHE={cache}" in build
+    assert f"GOPROXY={(users / 'cache' / 'download').as_uri()},https://proxy.test,direct " in build
+    assert [path.name for path in users.rglob("*")] == ["cache", "download"]
 
 
 def test_a_failed_build_says_why_in_one_line_and_leaves_nothing(
@@ -414,19 +526,30 @@ def test_a_full_disk_is_told_before_the_build(
     assert not go_log.exists()
 
 
-def run_until_the_build_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[subprocess.Popen[bytes], int]:
+@contextlib.contextmanager
+def a_build_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """
+    A run whose build hangs, and the process id of Go in it.
+    """
     monkeypatch.setenv("FAKE_GO_HANGS", str(tmp_path / "hangs"))
     code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # ignored in a shell's background
         "from infra.simulated import binaries; binaries._BUILD_SPACE = 0; "
         "binaries.find(print, steps=[('build', binaries.build)])"
     )
     run = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 20
-    while not (tmp_path / "hangs").exists() or not (tmp_path / "hangs").read_text().strip():
-        assert run.poll() is None
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.02)
-    return run, int((tmp_path / "hangs").read_text())
+    try:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "hangs").exists() or not (tmp_path / "hangs").read_text().strip():
+            assert run.poll() is None
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.02)
+        yield run, int((tmp_path / "hangs").read_text())
+    finally:
+        run.kill()
+        run.wait()
 
 
 def is_gone(pid: int) -> bool:
@@ -444,20 +567,20 @@ def until_gone(pid: int) -> bool:
 def test_an_interrupted_build_leaves_nothing(
     cache: Path, go_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, go = run_until_the_build_hangs(tmp_path, monkeypatch)
-    run.send_signal(signal.SIGINT)
-    run.wait(10)
-    assert until_gone(go)
+    with a_build_that_hangs(tmp_path, monkeypatch) as (run, go):
+        run.send_signal(signal.SIGINT)
+        run.wait(10)
+        assert until_gone(go)
     assert left_over(cache) == []
 
 
 def test_a_killed_build_ends_its_compilers_and_the_next_run_removes_the_rest(
     cache: Path, go_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
-    run, go = run_until_the_build_hangs(tmp_path, monkeypatch)
-    run.kill()
-    run.wait(10)
-    assert until_gone(go)
+    with a_build_that_hangs(tmp_path, monkeypatch) as (run, go):
+        run.kill()
+        run.wait(10)
+        assert until_gone(go)
     assert len(left_over(cache)) == 1
     binaries.find(said.append, steps=[("good", works)])
     assert left_over(cache) == []

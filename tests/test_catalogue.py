@@ -17,7 +17,8 @@ PAGES = catalogue.load()
 SOURCES = (
     "https://kubernetes.io/docs/",
     "https://github.com/kubernetes/enhancements/",
-    "https://github.com/MicrosoftDocs/azure-aks-docs/",
+    "https://github.com/kubernetes/kubernetes/",
+    "https://github.com/microsoft/hcsshim/",
     "https://learn.microsoft.com/",
 )
 

@@ -236,6 +236,7 @@ def a_program(binaries: Path | None, until: str) -> Iterator[subprocess.Popen[st
         "import signal\n"
         "from pathlib import Path\n"
         "from infra.simulated.cluster import SimulatedCluster\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored\n"
         f"binaries = {str(binaries) if binaries else None!r}\n"
         "say = lambda text: print(text, flush=True)\n"
         "with SimulatedCluster([], say, Path(binaries) if binaries else None) as target:\n"
@@ -265,7 +266,8 @@ def test_it_comes_up_and_leaves_nothing(temporary: Path, said: list[str], monkey
     for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
         monkeypatch.setenv(name, "/nonexistent")
     monkeypatch.setenv("ETCD_LISTEN_CLIENT_URLS", "http://0.0.0.0:2379")
-    with SimulatedCluster([], said.append, CONTROL_PLANE) as target:
+    held = SimulatedCluster([], said.append, CONTROL_PLANE)
+    with held as target:
         data = data_of(target)
         assert (target.name, target.context, target.simulated) == ("simulated", "simulated", True)
         assert ask(data / "kubeconfig", "/version")["gitVersion"] == f"v{KUBERNETES}"
@@ -278,6 +280,7 @@ def test_it_comes_up_and_leaves_nothing(temporary: Path, said: list[str], monkey
         assert len(children) == 6, children  # supervisor, reaper and the control plane
     assert processes(str(data)) == {}
     assert not data.exists()
+    assert held.died is None
 
 
 @pytest.mark.cluster
@@ -290,23 +293,61 @@ def test_nothing_outlives_a_program_that_is_killed(temporary: Path) -> None:
         assert eventually(lambda: list(temporary.iterdir()) == [])
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """
+    A test run that a shell put into the background has SIGINT ignored.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def live_and_lose(held: SimulatedCluster, victim: str) -> None:
+    """
+    Kill one of the cluster's processes, and go on without a look at it.
+    """
+    with held as target:
+        assert held.died is None
+        os.kill(pid_of(victim, data_of(target)), signal.SIGKILL)
+        threading.Event().wait(30)
+
+
 @pytest.mark.cluster
+@pytest.mark.usefixtures("interruptible")
 def test_nothing_outlives_a_supervisor_that_is_killed(temporary: Path, said: list[str]) -> None:
-    with SimulatedCluster([], said.append, CONTROL_PLANE) as target:
-        data = data_of(target)
-        (supervisor,) = (pid for pid, command in processes(str(data)).items() if "infra.simulated" in command)
-        os.kill(supervisor, signal.SIGKILL)
-        assert eventually(lambda: processes(str(data)) == {})
-        assert eventually(lambda: not data.exists())
+    held = SimulatedCluster([], said.append, CONTROL_PLANE)
+    with pytest.raises(TargetError, match="cluster died: its supervisor ended without a word — try again"):
+        live_and_lose(held, "infra.simulated.supervisor")
+    assert held.died is not None
+    assert eventually(lambda: processes(str(temporary)) == {})
+    assert eventually(lambda: list(temporary.iterdir()) == [])
 
 
 @pytest.mark.cluster
-def test_a_child_that_is_lost_ends_the_rest_and_is_told(temporary: Path, said: list[str]) -> None:
-    with SimulatedCluster([], said.append, CONTROL_PLANE) as target:
-        data = data_of(target)
-        os.kill(pid_of("kube-scheduler", data), signal.SIGKILL)
-        assert eventually(lambda: processes(str(data)) == {})
-    assert "the simulated cluster was in trouble: kube-scheduler ended with code -9" in said[-1]
+@pytest.mark.usefixtures("interruptible")
+def test_a_child_that_is_lost_ends_the_rest_and_interrupts_the_program(temporary: Path, said: list[str]) -> None:
+    held = SimulatedCluster(parse_nodes("2.3=1"), said.append, CONTROL_PLANE)
+    began = time.monotonic()
+    with pytest.raises(TargetError, match="the simulated cluster died: node ended with code -9") as raised:
+        live_and_lose(held, "infra.simulated.node")
+    assert time.monotonic() - began < 25
+    assert isinstance(raised.value.__cause__, KeyboardInterrupt)
+    assert str(held.died).startswith("node ended with code -9")
+    assert processes(str(temporary)) == {}
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("interruptible")
+def test_a_death_is_told_even_where_the_interrupt_was_swallowed(temporary: Path, said: list[str]) -> None:
+    held = SimulatedCluster([], said.append, CONTROL_PLANE)
+    with contextlib.ExitStack() as stack:
+        target = stack.enter_context(held)
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(pid_of("kube-scheduler", data_of(target)), signal.SIGKILL)
+            threading.Event().wait(30)
+        with pytest.raises(TargetError, match="kube-scheduler ended with code -9"):
+            stack.close()
 
 
 @pytest.fixture
@@ -324,18 +365,57 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.cluster
 def test_up_stays_until_down(state: Path, temporary: Path, said: list[str]) -> None:
-    kubeconfig = up([], said.append)
+    kubeconfig = up(parse_nodes("1.6=2,2.3=1"), said.append)
     try:
         assert kubeconfig == state / "kubeconfig"
         content = kubeconfig.read_text()
-        assert up([], said.append) == kubeconfig
+        assert up(parse_nodes("2.2=1"), said.append) == kubeconfig
         assert kubeconfig.read_text() == content
-        assert "up already" in said[-1]
+        assert "up already and stays as it is (nodes: 1.6=2,2.3=1); `nox -s down` takes it away" in said[-1]
         assert ask(kubeconfig, "/version")["gitVersion"] == f"v{KUBERNETES}"
     finally:
         assert down(said.append)
     assert processes(str(temporary)) == {}
     assert sorted(path.name for path in state.iterdir()) in (["lock"], [])
+    assert not down(said.append)
+
+
+@pytest.mark.cluster
+def test_a_cluster_that_nobody_let_go_of_ends_with_its_starter(state: Path, temporary: Path, said: list[str]) -> None:
+    """
+    A starter that is killed in the last moment: all is ready, nobody was told.
+    """
+    from infra.simulated import binaries
+
+    state.mkdir(parents=True)
+    config = cluster._config(binaries.find(said.append), [], (), ())
+    config["state"], config["kubeconfig"] = str(state / "state.json"), str(state / "kubeconfig")
+    supervisor = cluster._Supervisor(config, said.append)
+    try:
+        supervisor.until_ready()
+        assert not json.loads((state / "state.json").read_text())["ready"]
+    finally:
+        supervisor._input.close()
+        assert eventually(lambda: processes(str(temporary)) == {})
+        supervisor.stop()
+    assert list(state.iterdir()) == []
+
+
+@pytest.mark.sockets
+def test_an_up_that_is_killed_while_starting_leaves_nothing(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    fakes = fake_binaries(tmp_path / "bin")
+    code = f"from pathlib import Path; from infra.simulated.cluster import up; up([], print, Path({str(fakes)!r}))"
+    starter = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.DEVNULL)
+    try:
+        assert eventually(lambda: len(processes(FAKE)) == 2)
+    finally:
+        starter.kill()
+        starter.wait()
+    assert eventually(lambda: processes(FAKE) == processes(str(temporary)) == {})
+    assert eventually(lambda: list(temporary.iterdir()) == [])
     assert not down(said.append)
 
 

@@ -9,16 +9,17 @@ import base64
 import gzip
 import json
 from dataclasses import replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from infra.simulated.model import programs
+from infra.simulated.model import programs, twins
 from infra.simulated.model.container import Container, ContainerSpec, Mount
 from infra.simulated.model.deviations import BIND, DEVIATIONS, GROUPS
 from infra.simulated.model.eras import ERAS
 from infra.simulated.model.errors import CreateError, StartError, WindowsError
-from infra.simulated.model.host import Host
+from infra.simulated.model.host import WORKLOADS, Host
 from infra.simulated.model.job import MIB
 
 if TYPE_CHECKING:
@@ -473,6 +474,97 @@ def test_processes_reach_the_api_server_by_its_service_address_only() -> None:
     asyncio.run(run())
 
 
+def test_the_firewall_is_opened_and_closed_by_netsh() -> None:
+    async def run() -> None:
+        host = node()
+        container = await begin(host, "ping", "-t", "127.0.0.1", user="NT AUTHORITY\\SYSTEM")
+        view = container._view
+        assert view is not None
+        port = view.listen(host.address, 0, bytes.upper)
+        firewall = ("netsh.exe", "advfirewall", "firewall")
+        scope = ("dir=in", "action=allow", "protocol=TCP", f"localip={host.address}", f"localport={port}")
+
+        def refusal() -> int:
+            with pytest.raises(WindowsError) as refused:
+                host.network.connect_from_outside(host.address, port)
+            return refused.value.code
+
+        assert refusal() == 10060
+        assert host.network.connect(host.address, port) is not None
+        assert (await view.run([*firewall, "show", "rule", "name=one"]))[0] == 1
+        assert (await view.run([*firewall, "add", "rule", "name=one", *scope]))[0] == 0
+        assert host.network.connect_from_outside(host.address, port)(b"a") == b"A"
+        view.machine.network.close(host.address, port)
+        assert refusal() == 10061
+        assert (await view.run([*firewall, "show", "rule", "name=one"]))[0] == 0
+        assert (await view.run([*firewall, "delete", "rule", "name=one"]))[0] == 0
+        assert (await view.run([*firewall, "delete", "rule", "name=one"]))[0] == 1
+        assert refusal() == 10060
+        assert container.unmodelled == []
+        assert (await view.run([*firewall, "add", "rule", "name=one", "dir=out", "localport=1"]))[0] == 1
+        assert len(container.unmodelled) == 1
+        await container.stop(1)
+
+    asyncio.run(run())
+
+
+def test_only_who_is_trusted_opens_the_firewall() -> None:
+    line = ("netsh", "advfirewall", "firewall", "add", "rule", "name=x", "dir=in", "action=allow", "protocol=TCP")
+    assert ran(node(), *line, "localport=80", user="NT AUTHORITY\\Local service")[0] == 1
+    assert ran(node(), *line, "localport=80", user="NT AUTHORITY\\SYSTEM")[0] == 0
+
+
+def test_what_a_wrong_mount_causes_is_data_and_what_a_busy_machine_causes_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    twin = twins.find(WORKLOADS, sha256((WORKLOADS / "volumes" / "probe.ps1").read_bytes()).hexdigest())
+    assert twin is not None
+    codes = iter((2, 5, 1921, 1920, 448, 32))
+    kinds = {1920: "System.IO.IOException", 448: "System.IO.IOException", 32: "System.IO.IOException"}
+
+    async def run() -> tuple[dict[str, Any], dict[str, Any]]:
+        env = (("ROLE", "read"), ("NONCE", "0"))
+        container = await begin(node(), "ping", "-t", "127.0.0.1", env=env)
+        view = container._view
+        assert view is not None
+
+        def read(_: str) -> bytes:
+            code = next(codes, 0)
+            if not code:
+                raise WindowsError(1, "odd")
+            raise WindowsError(code, "x", kinds.get(code, ""))
+
+        monkeypatch.setattr(view, "read", read)
+        found = await twin.FACTS["relativePath"](view), await twin.FACTS["serviceAccount"](view)
+        await container.stop(1)
+        return found
+
+    markers, tokens = asyncio.run(run())
+    assert list(markers.values())[:5] == [f"(win32 {code})" for code in (2, 5, 1921, 1920, 448)]
+    assert markers["projected"] == {"error": "x", "type": "System.IO.IOException"}
+    assert all(one == {"error": "odd", "type": "System.ComponentModel.Win32Exception"} for one in tokens.values())
+
+
+@pytest.mark.parametrize("text", ["", "a.b.c", "no token", "a.NQ.c", "a.e30.c"])
+def test_what_is_no_token_of_a_pod_names_none(text: str) -> None:
+    twin = twins.find(WORKLOADS, sha256((WORKLOADS / "volumes" / "probe.ps1").read_bytes()).hexdigest())
+    assert twin is not None
+    host = node()
+    host.files.write(r"C:\hpc-token\token", text.encode())
+
+    async def run() -> dict[str, Any]:
+        mount = Mount(r"C:\hpc-token", "/var/run/secrets/kubernetes.io/serviceaccount")
+        env = (("ROLE", "read"), ("NONCE", "0"))
+        container = await begin(host, "ping", "-t", "127.0.0.1", env=env, mounts=(mount,))
+        assert container._view is not None
+        found: dict[str, Any] = await twin.FACTS["serviceAccount"](container._view)
+        await container.stop(1)
+        return found
+
+    for one in asyncio.run(run()).values():
+        assert one == "(not a token)" or one["podUid"] is None
+
+
 # Deviations.
 
 
@@ -483,7 +575,12 @@ async def seen(host: Host) -> dict[str, Any]:
     found: dict[str, Any] = {}
     host.files.write(r"C:\source\f", b"x")
     host.accounts.add_group("own")
-    mounts = (Mount(r"C:\source", r"C:\drive\in"), Mount(r"C:\source", "/slashes/in"))
+    host.files.write(r"C:\account\token", b"own")
+    mounts = (
+        Mount(r"C:\source", r"C:\drive\in"),
+        Mount(r"C:\source", "/slashes/in"),
+        Mount(r"C:\account", "/var/run/secrets/kubernetes.io/serviceaccount"),
+    )
     limits = {"memory_limit": 300 * MIB, "cpu_maximum": 1000}
     container = await begin(host, "ping", "-t", "127.0.0.1", mounts=mounts, **limits)
     view = container._view
@@ -499,6 +596,7 @@ async def seen(host: Host) -> dict[str, Any]:
     except WindowsError as error:
         found["listener"] = error.code
     found["host name"] = view.host_name
+    found["machine name"] = view.machine_name
     found["mount point"] = root
     found["below mount point"] = (
         bool(root) and view.exists(f"{root}drive\\in\\f") and view.exists(f"{root}slashes\\in\\f")
@@ -507,6 +605,8 @@ async def seen(host: Host) -> dict[str, Any]:
     found["directory is root"] = bool(root) and view.full_path(".").lower() == view.full_path(root or "").lower()
     found["at drive"] = view.exists(r"C:\drive\in\f")
     found["at slashes"] = view.exists("/slashes/in/f")
+    token = r"C:\var\run\secrets\kubernetes.io\serviceaccount\token"
+    found["token"] = view.read(token) if view.exists(token) else None
     found["system"] = (view.token.sid, view.token.administrator)
     job = view.job
     found["memory limit"] = (job.limit_flags, job.job_memory_limit, job.process_memory_limit)
@@ -553,14 +653,16 @@ CHANGES: dict[str, set[str]] = {
     "rootfs-elsewhere": {"mount point"},
     "compatibility-links-missing": {"below mount point", "relative"},
     "working-directory-elsewhere": {"relative", "directory is root"},
-    "volumes-not-bound": {"at drive", "at slashes"},
-    "drive-letter-not-added": {"at slashes"},
+    "volumes-not-bound": {"at drive", "at slashes", "token"},
+    "drive-letter-not-added": {"at slashes", "token"},
+    "stale-token-on-the-host": {"token"},
     "local-system-logs-on-as-administrator": {"system"},
     "local-service-logs-on-as-system": {"service"},
     "network-service-logs-on-as-local-service": {"network"},
     "group-account-not-a-member": {"group"},
     "group-account-left-behind": {"users after"},
     "group-accepted": {"group"},
+    "group-runs-as-system": {"group"},
     "unknown-user-logs-on-as-system": {"unknown"},
     "no-user-logs-on-as-system": {"none"},
     "memory-limit-per-process": {"memory limit", "parent and child"},

@@ -222,3 +222,74 @@ def test_resource_fields() -> None:
     assert spec.resource(container, {"resource": "limits.cpu"}, allocatable) == "4"
     assert spec.resource(container, {"resource": "requests.cpu"}, allocatable) == "1"
     assert spec.resource(container, {"resource": "requests.cpu", "divisor": "1m"}, allocatable) == "250"
+
+
+def _pod(requests: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
+    return {"containers": [{"name": "c", "resources": {"requests": requests or {}}}], **more}
+
+
+def test_a_pods_requests() -> None:
+    pod = _pod({"cpu": "500m", "memory": "1Gi"}, overhead={"cpu": "100m"})
+    assert spec.requests(pod) == {"cpu": 600, "memory": 2**30, "ephemeral-storage": 0}
+    sidecar = {"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}}
+    ordinary = {"name": "i", "resources": {"requests": {"cpu": "2"}}}
+    assert spec.requests({**pod, "initContainers": [sidecar, ordinary]})["cpu"] == 3100
+    assert spec.requests({**pod, "initContainers": [ordinary, sidecar]})["cpu"] == 2100
+    assert spec.requests({**pod, "resources": {"requests": {"cpu": "4"}}})["cpu"] == 4100
+
+
+@pytest.mark.parametrize(
+    ("pod", "others", "refused"),
+    [
+        (_pod(), 0, None),
+        (_pod({"cpu": "4", "memory": "8Gi"}), 0, None),
+        (_pod({"cpu": "5"}), 0, ("OutOfcpu", "cpu, requested: 5000, used: 0, capacity: 4000")),
+        (_pod({"cpu": "1"}), 2, ("OutOfcpu", "cpu, requested: 1000, used: 4000, capacity: 4000")),
+        (_pod({"memory": "9Gi"}), 1, ("OutOfmemory", "memory, requested: 9663676416, used: 0, capacity: 8589934592")),
+        (_pod(), 3, ("OutOfpods", "pods, requested: 1, used: 3, capacity: 3")),
+        (_pod({"memory": "1"}), 2, None),
+    ],
+)
+def test_a_node_that_is_full_refuses(pod: dict[str, Any], others: int, refused: tuple[str, str] | None) -> None:
+    allocatable = {"cpu": "4", "memory": "8Gi", "ephemeral-storage": "1Gi", "pods": "3"}
+    said = spec.resource_refusal(pod, [_pod({"cpu": "2"})] * others, allocatable)
+    assert said == (refused and (refused[0], f"Node didn't have enough resource: {refused[1]}"))
+
+
+def _affinity(*terms: dict[str, Any]) -> dict[str, Any]:
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": list(terms)}}
+    return _pod(affinity={"nodeAffinity": required})
+
+
+def _term(operator: str, *values: str, key: str = "k", kind: str = "matchExpressions") -> dict[str, Any]:
+    return {kind: [{"key": key, "operator": operator, "values": list(values)}]}
+
+
+@pytest.mark.parametrize(
+    ("pod", "taken"),
+    [
+        (_pod(), True),
+        (_pod(nodeSelector={"k": "5"}), True),
+        (_pod(nodeSelector={"k": "5", "l": ""}), False),
+        (_affinity(_term("In", "4", "5")), True),
+        (_affinity(_term("NotIn", "4", "5")), False),
+        (_affinity(_term("NotIn", "5", key="none")), True),
+        (_affinity(_term("Exists", key="none"), _term("DoesNotExist", key="none")), True),
+        (_affinity(_term("Gt", "4")), True),
+        (_affinity(_term("Lt", "4")), False),
+        (_affinity(_term("Gt", "4", key="word")), False),
+        (_affinity({}), False),
+        (_affinity(_term("In", "win", key="metadata.name", kind="matchFields")), True),
+        (_affinity(_term("In", "other", key="metadata.name", kind="matchFields")), False),
+    ],
+)
+def test_a_pod_for_other_nodes_is_refused(pod: dict[str, Any], taken: bool) -> None:
+    node = {"metadata": {"name": "win", "labels": {"k": "5", "word": "five"}}}
+    refused = ("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector")
+    assert spec.affinity_refusal(pod, node) == (None if taken else refused)
+
+
+def test_only_labels_have_to_be_asked_for() -> None:
+    assert spec.asks_for_labels(_pod(nodeSelector={"k": "5"}))
+    assert spec.asks_for_labels(_affinity(_term("Exists")))
+    assert not spec.asks_for_labels(_affinity(_term("In", "win", key="metadata.name", kind="matchFields")))

@@ -28,7 +28,7 @@ def _ended(code: int, kind: str = "containers") -> ContainerState:
 def _running(ready: bool = True) -> ContainerState:
     state = _state()
     state.runs(NOW)
-    state.started, state.ready = True, ready
+    state.ready = ready
     return state
 
 
@@ -85,6 +85,34 @@ def test_conditions_of_a_pod_that_has_ended(phase: str, reason: str) -> None:
     made = {c["type"]: c for c in status.conditions([_ended(0)], phase, sandbox=False)}
     assert made["Ready"]["reason"] == reason
     assert made["PodReadyToStartContainers"]["status"] == "False"
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "shown"),
+    [
+        ("containers", {}, (True, True)),
+        ("containers", {"readinessProbe": {}}, (True, False)),
+        ("containers", {"startupProbe": {}}, (False, False)),
+        ("initContainers", {}, (False, False)),
+        ("initContainers", {"restartPolicy": "Always"}, (True, True)),
+    ],
+)
+def test_what_a_container_that_runs_is(kind: str, more: dict[str, Any], shown: tuple[bool, bool]) -> None:
+    state = _state(kind, **more)
+    state.runs(NOW)
+    assert (state.started, state.ready) == shown
+
+
+def test_a_pod_whose_init_container_runs_is_not_initialized() -> None:
+    running, waiting = _state("initContainers", name="i"), _state()
+    running.runs(NOW)
+    assert status.phase([running, waiting], "Never", over=False) == "Pending"
+    made = {c["type"]: c for c in status.conditions([running, waiting], "Pending", sandbox=True)}
+    assert made["Initialized"]["status"] == "False"
+    assert made["Initialized"]["message"] == "containers with incomplete status: [i]"
+    running.ended(status.terminated(0, NOW, NOW, "containerd://1"))
+    made = {c["type"]: c for c in status.conditions([running, waiting], "Pending", sandbox=True)}
+    assert (running.ready, made["Initialized"]["status"]) == (True, "True")
 
 
 def test_incomplete_init_containers_are_named() -> None:

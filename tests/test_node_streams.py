@@ -10,14 +10,16 @@ import struct
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from infra.simulated.model.container import Container, ContainerLog, ContainerSpec
+from infra.simulated.model.eras import ERAS
+from infra.simulated.model.host import Host
 from infra.simulated.node import clock, config, egress, logs, portforward, streaming
 from infra.simulated.node.api import Api, ApiError, refusal, retry_after
-from infra.simulated.node.events import Recorder
+from infra.simulated.node.events import SIMILAR, Combiner, Recorder
 from infra.simulated.node.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -76,6 +78,8 @@ def test_why_there_is_no_log() -> None:
     assert logs.unavailable("p", "c", "ContainerCreating", previous=False) == (
         'container "c" in pod "p" is waiting to start: ContainerCreating'
     )
+    assert logs.unavailable("p", "c", "ErrImagePull", previous=False).endswith("to start: image can't be pulled")
+    assert logs.unavailable("p", "c", "ImagePullBackOff", previous=False).endswith(": trying and failing to pull image")
     assert logs.unavailable("p", "c", None, previous=True) == 'previous terminated container "c" in pod "p" not found'
 
 
@@ -139,27 +143,47 @@ def test_frames_are_cut_wherever_the_bytes_were() -> None:
     ]
 
 
-def test_a_forwarded_connection() -> None:
+def forwarded(era: str, port: int) -> list[portforward.Frame]:
+    """
+    What is answered to one connection on which ``hello`` is said, while something listens on port 8080.
+    """
     deflate = zlib.compressobj(zdict=portforward.DICTIONARY)
 
     def opened(stream: int, kind: str) -> bytes:
-        pairs = {"streamtype": kind, "port": "8080", "requestid": "0"}
+        pairs = {"streamtype": kind, "port": str(port), "requestid": "0"}
         block = struct.pack("!I", len(pairs))
         for text in (part for pair in pairs.items() for part in pair):
             block += struct.pack("!I", len(text)) + text.encode()
         packed = deflate.compress(block) + deflate.flush(zlib.Z_SYNC_FLUSH)
         return portforward.control(portforward.SYN_STREAM, struct.pack("!IIBB", stream, 0, 0, 0) + packed)
 
-    listeners = {("127.0.0.1", 8080): lambda data: b"heard " + data}
-    network = SimpleNamespace(connect=lambda address, port: listeners.get((address, port)))
-    host: Any = SimpleNamespace(network=network)
+    host = Host(ERAS[era], "win", "10.240.0.4")
+    host.network.listen("127.0.0.1", 8080, lambda data: b"heard " + data)
     queue: asyncio.Queue[bytes] = asyncio.Queue()
-    forwarder = portforward.Forwarder(host, "10.240.0.4", queue)
+    forwarder = portforward.Forwarder(host, "sandbox", queue)
     forwarder.feed(opened(1, "error") + opened(3, "data") + portforward.data_frame(3, b"hello", last=True))
     frames = portforward.Frames()
-    got = [frame for _ in range(queue.qsize()) for frame in frames.feed(queue.get_nowait())]
+    return [frame for _ in range(queue.qsize()) for frame in frames.feed(queue.get_nowait())]
+
+
+def test_a_forwarded_connection() -> None:
+    got = forwarded("1.7", 8080)
     assert [frame.kind for frame in got] == [portforward.SYN_REPLY, portforward.SYN_REPLY, 0, 0]
     assert got[2:] == [portforward.Frame(0, 3, 1, b"heard hello"), portforward.Frame(0, 1, 1, b"")]
+
+
+@pytest.mark.parametrize(
+    ("era", "port", "said"),
+    [
+        ("1.6", 8080, "failed to execute port forward in sandbox: : failed to exec in sandbox: "),
+        ("2.2", 8081, "failed to connect to localhost:8081 for pod"),
+    ],
+)
+def test_a_connection_that_cannot_be_forwarded(era: str, port: int, said: str) -> None:
+    data, error = forwarded(era, port)[2:]
+    assert data.body == b""
+    assert error.body.decode().startswith(f"error forwarding port {port} to pod sandbox, uid : ")
+    assert said in error.body.decode()
 
 
 def test_metrics_are_absent_until_used_and_count_starts_before_they_fail() -> None:
@@ -274,6 +298,104 @@ def test_an_event_that_repeats_itself_is_counted() -> None:
     assert [verb for verb, _, _ in api.asked] == ["POST", "PATCH", "PATCH"]
     assert api.asked[0][2]["source"] == {"component": "kubelet", "host": "node"}
     assert [body["count"] for _, _, body in api.asked] == [1, 2, 3]
+
+
+def _recorded(messages: list[str]) -> list[tuple[str, str, Any]]:
+    api = FakeApi([(201, {})] * len(messages))
+    recorder = Recorder(api, "node")
+
+    async def write() -> None:
+        for message in messages:
+            recorder.record({"kind": "Pod", "namespace": "n", "name": "p", "uid": "u"}, "Warning", "Failed", message)
+        task = asyncio.create_task(recorder.run())
+        while api.answers:
+            await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(write())
+    return api.asked
+
+
+def test_events_are_named_in_the_order_they_came() -> None:
+    names = [body["metadata"]["name"] for _, _, body in _recorded(["one", "two", "three"])]
+    assert names == sorted(names)
+    assert len(set(names)) == 3
+    assert all(int(name.removeprefix("p."), 16) for name in names)
+
+
+def test_many_similar_events_become_one() -> None:
+    asked = _recorded([f"message {number}" for number in range(SIMILAR + 3)])
+    assert [verb for verb, _, _ in asked] == ["POST"] * (SIMILAR + 1) + ["PATCH"] * 2
+    assert asked[SIMILAR][2]["message"] == f"(combined from similar events): message {SIMILAR}"
+    assert asked[-1][1].endswith(asked[SIMILAR][2]["metadata"]["name"])
+    assert asked[-1][2]["count"] == 3
+    assert asked[-1][2]["message"] == f"(combined from similar events): message {SIMILAR + 2}"
+
+
+def test_what_is_similar_is_forgotten_in_time_and_with_its_object() -> None:
+    combiner = Combiner()
+    kind = ("u", "", "Warning", "Failed")
+    for number in range(SIMILAR):
+        assert not combiner.combines(kind, str(number), number)
+    assert not combiner.combines(("u", "", "Warning", "Unhealthy"), "other", SIMILAR)
+    assert combiner.combines(kind, "new", SIMILAR)
+    assert not combiner.combines(kind, "0", SIMILAR)
+    assert not combiner.combines(kind, "late", SIMILAR + 601)
+    for number in range(SIMILAR):
+        combiner.combines(kind, str(number), 700)
+    combiner.forget("u")
+    assert not combiner.combines(kind, "new", 700)
+
+
+def test_a_log_keeps_what_is_new_and_its_followers_go_on() -> None:
+    log = ContainerLog(limit=1000)
+    seen: list[str] = []
+
+    async def run() -> None:
+        async for line in log.follow(2):
+            seen.append(line.text)
+            if len(seen) == 3:
+                log.write(1, b"".join(b"later %d\n" % number for number in range(100)))
+                log.close()
+
+    log.write(1, b"".join(b"line %d\n" % number for number in range(5)))
+    asyncio.run(run())
+    assert seen[:3] == ["line 2", "line 3", "line 4"]
+    assert seen[-1] == "later 99"
+    assert log.dropped + len(log.lines) == 105
+    assert seen[3:] == [line.text for line in log.lines]
+    assert log.size <= 1000
+    assert log.size == sum(len(line.time) + len(line.stream) + len(line.text) + 5 for line in log.lines)
+
+
+def test_a_line_without_end_does_not_grow_for_ever() -> None:
+    log = ContainerLog(limit=100)
+    for _ in range(30):
+        log.write(1, b"x" * 10)
+    assert sum(len(line.text) for line in log.lines) + len(log._partial[1]) <= 220
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_what_is_typed_reaches_the_program(once: bool) -> None:
+    async def run() -> tuple[bool, list[str]]:
+        host = Host(ERAS["1.7"], "win", "10.240.0.4")
+        image = host.image("windows-host-process-containers-base-image:v1.0.0")
+        user = "NT AUTHORITY\\SYSTEM"
+        container: Container = host.create(
+            ContainerSpec("a" * 64, "c", "p", "n", "u", image, command=("cmd",), user=user, stdin=True)
+        )
+        await container.start()
+        typed = asyncio.StreamReader()
+        typed.feed_data(b"echo hello\n")
+        typed.feed_eof()
+        await asyncio.wait_for(streaming.type_in(typed, container, once=once), 5)
+        ended = not container.running
+        await container.stop(0)
+        return ended, [line.text for line in container.log.lines]
+
+    ended, lines = asyncio.run(run())
+    assert ended is once
+    assert any(line.endswith(">hello") for line in lines)
 
 
 @pytest.mark.parametrize(

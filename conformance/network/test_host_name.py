@@ -4,26 +4,29 @@ A HostProcess container knows its machine by the machine's own name.
 
 from __future__ import annotations
 
-from conformance import Defect, Observation, Requirement, Unknown, check
+from conformance import Containerd, Defect, Observation, Requirement, Unknown, check
 
 IS_THE_NODES = Requirement(
     "network/host-name/is-the-nodes",
-    "A container's host name is its node's.",
-    source="https://github.com/kubernetes/enhancements/blob/master/keps/sig-windows/"
-    "1981-windows-privileged-container-support/README.md#networking",
+    "A container's host name is that of the machine it runs on.",
+    # The upstream test "should run as a process on the host/node".
+    source="https://github.com/kubernetes/kubernetes/blob/v1.33.0/test/e2e/windows/host_process.go",
+    since=[Containerd("1.6")],
 )
 
 
 @check(IS_THE_NODES, reads="host-network")
 def test_the_host_name_is_the_nodes(observation: Observation) -> None:
     """
-    Compared without case, which Windows does not care about, and never by ``COMPUTERNAME``, which it cuts at 15
+    Compared with what the machine's registry has, without case, which Windows does not care about. Neither with the
+    node's name, which ``--hostname-override`` may have changed, nor with ``COMPUTERNAME``, which is cut at 15
     characters.
     """
-    if not observation.node.host_name:
-        raise Unknown("the node has no Hostname address", "node-fact-missing")
-    seen = observation.step("listen").probe("listener")["hostName"]
-    assert seen.lower() == observation.node.host_name.lower()
+    facts = observation.step("listen").probe("listener")
+    seen, machine = facts["hostName"], facts["machineName"]
+    if not machine:
+        raise Unknown("the registry has no host name of the machine", "node-fact-missing")
+    assert seen.lower() == machine.lower()
 
 
 HOST_NAME_OF_ITS_OWN = Defect(

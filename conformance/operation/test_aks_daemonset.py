@@ -4,41 +4,18 @@ The example DaemonSet of the AKS page.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from conformance import Defect, Level, Observation, Requirement, Unknown, check
-
-if TYPE_CHECKING:
-    from conformance._suite.observation import Step
+from conformance import Containerd, Defect, Level, Observation, Requirement, check
+from conformance.operation.states import RUNNING, state_of
 
 PAGE = "https://learn.microsoft.com/azure/aks/use-windows-hpc#run-a-hostprocess-workload"
 CONTAINER = "powershell"
 ADMINISTRATORS = "S-1-5-32-544"
-RUNNING = "running and ready"
-
-
-def state_of(step: Step) -> str:
-    """
-    ``running and ready``, or what became of the container that should run on, with the end of what it wrote. Raises
-    Unknown when the kubelet lost sight of it.
-    """
-    status = step.container(CONTAINER).status
-    state, last = status.get("state") or {}, status.get("lastState") or {}
-    ended = state.get("terminated") or last.get("terminated")
-    if ended and ended.get("reason") == "ContainerStatusUnknown":
-        raise Unknown("the kubelet does not know how the container ended", "container-lost")
-    if ended:
-        written = step.data["kubernetes"]["logs"].get(CONTAINER, "").strip() or ended.get("message") or "nothing"
-        return f"ended: {ended.get('reason')}, exit code {ended.get('exitCode')}; it wrote: {written[-300:]}"
-    if "running" in state and status.get("ready"):
-        return RUNNING
-    return f"not running: {state}"
-
 
 RUNNING_ON_EACH_NODE = Requirement(
     "operation/aks-daemonset/running-on-each-node",
     "The documented DaemonSet has a running pod on the node.",
     source=PAGE,
+    since=[Containerd("1.6")],
 )
 
 
@@ -49,7 +26,7 @@ def test_the_daemonset_runs_on_the_node(observation: Observation) -> None:
     is the runtime's doing: the image's own PATH does not have it.
     """
     step = observation.step("run")
-    seen = {"phase": step.pod["status"].get("phase"), CONTAINER: state_of(step)}
+    seen = {"phase": step.pod["status"].get("phase"), CONTAINER: state_of(step, CONTAINER)}
     assert seen == {"phase": "Running", CONTAINER: RUNNING}
 
 
@@ -57,6 +34,7 @@ ADMINISTRATOR_RIGHTS = Requirement(
     "operation/aks-daemonset/administrator-rights",
     "A container of the documented DaemonSet has administrator rights on the node.",
     source=PAGE,
+    since=[Containerd("1.6")],
 )
 
 
@@ -66,7 +44,7 @@ def test_the_daemonset_has_administrator_rights(observation: Observation) -> Non
     The same fields with a command that asks Windows, instead of a log in which the page itself shows an error.
     """
     step = observation.step("run")
-    assert state_of(step) == RUNNING
+    assert state_of(step, CONTAINER) == RUNNING
     facts = step.probe(CONTAINER)
     seen = {"IsInRole(Administrator)": facts["isAdministrator"], ADMINISTRATORS: ADMINISTRATORS in facts["groups"]}
     assert seen == {"IsInRole(Administrator)": True, ADMINISTRATORS: True}
@@ -87,10 +65,10 @@ SYSTEM_TOKEN_FILTERED = Defect(
 
 OLDER_SCRIPT = Requirement(
     "operation/aks-daemonset/older-script",
-    "The script that the page showed before prints whether the process has administrator rights.",
-    source="https://github.com/MicrosoftDocs/azure-aks-docs/blob/main/articles/aks/use-windows-hpc.md"
-    "#run-a-hostprocess-workload",
+    "The script of the page as it was before prints whether the process has administrator rights.",
+    source=PAGE,
     level=Level.OBSERVED,
+    since=[Containerd("1.6")],
 )
 
 
@@ -113,6 +91,6 @@ def test_what_the_older_script_prints(observation: Observation) -> str:
     if not log:
         return (
             "It printed nothing. With the bind filter the command line goes through `cmd /c`, which cuts it at the "
-            f"first newline, before anything is printed. The container: {state_of(step)}."
+            f"first newline, before anything is printed. The container: {state_of(step, CONTAINER)}."
         )
     return f"It failed: {log.splitlines()[0][:200]}"

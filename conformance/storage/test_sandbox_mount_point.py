@@ -12,6 +12,7 @@ SET_AND_ABSOLUTE = Requirement(
     "storage/sandbox-mount-point/set-and-absolute",
     "CONTAINER_SANDBOX_MOUNT_POINT is set in every container, to the absolute path of the folder that is its volume.",
     source="https://kubernetes.io/docs/tasks/configure-pod-container/create-hostprocess-pod/#containerd-v1-6",
+    since=[Containerd("1.6")],
 )
 
 
@@ -32,28 +33,51 @@ def test_the_variable_is_an_absolute_path_to_a_folder(observation: Observation) 
 
 LOCATION = Requirement(
     "storage/sandbox-mount-point/location",
-    r"The container's volume is at C:\C\<container id>\ with containerd 1.6, at C:\hpc\ with later versions, and at "
-    r"C:\hpc\<container id>\ where those find no bind filter in Windows.",
+    r"The container's volume is at C:\C\<container id>\ with containerd 1.6 and at C:\hpc\ with later versions; where "
+    "those find no bind filter in Windows, it is in a folder that has the container's id for a name, as before.",
     source="https://github.com/kubernetes/enhancements/blob/master/keps/sig-windows/"
     "1981-windows-privileged-container-support/README.md#container-mounts",
     level=Level.SHOULD,
+    since=[Containerd("1.6")],
 )
 
 
 @check(LOCATION, reads=("volumes", "node-facts"))
 def test_the_volume_is_where_the_runtime_puts_it(observation: Observation) -> None:
-    """
-    Which of the three it is follows from the versions and the files of the node, never from what is judged here.
+    r"""
+    Which it is follows from the versions and the files of the node, never from what is judged here. Without the bind
+    filter the document has ``C:\C`` for a parent and the released shims have ``C:\hpc``; here either will do.
     """
     reading = observation.of("volumes").step("read")
+    seen = reading.probe("reader")["sandboxMountPoint"]["value"]
     own = str(reading.container("reader").status["containerID"]).removeprefix("containerd://")
-    if not Containerd("1.7").reached_by(observation.node):
-        expected = f"C:\\C\\{own}\\"
-    elif observation.of("node-facts").step("read").probe("reader")["bindFilter"]:
-        expected = "C:\\hpc\\"
-    else:
-        expected = f"C:\\hpc\\{own}\\"
-    assert reading.probe("reader")["sandboxMountPoint"]["value"] == expected
+    expected = f"C:\\C\\{own}\\"
+    if Containerd("1.7").reached_by(observation.node):
+        if observation.of("node-facts").step("read").probe("reader")["bindFilter"]:
+            expected = "C:\\hpc\\"
+        elif seen == f"C:\\hpc\\{own}\\":
+            expected = seen
+    assert seen == expected
+
+
+LOCATION_WITHOUT_BIND_FILTER = Requirement(
+    "storage/sandbox-mount-point/location-without-bind-filter",
+    r"Where Windows has no bind filter, containerd 1.7 and later put the container's volume at C:\hpc\<container id>\.",
+    source="https://github.com/microsoft/hcsshim/blob/v0.11.7/internal/jobcontainers/jobcontainer.go",
+    level=Level.OBSERVED,
+    since=[Containerd("1.7")],
+)
+
+
+@check(LOCATION_WITHOUT_BIND_FILTER, reads=("volumes", "node-facts"))
+def test_where_the_volume_is_without_the_bind_filter(observation: Observation) -> str:
+    """
+    Recorded, never judged: the shim's source says so, and the document names another folder.
+    """
+    seen = observation.of("volumes").step("read").probe("reader")["sandboxMountPoint"]["value"]
+    if observation.of("node-facts").step("read").probe("reader")["bindFilter"]:
+        return "Windows has the bind filter here."
+    return f"Windows has no bind filter here; the volume is at {seen or 'no place that the container was told'}."
 
 
 WITHOUT_DRIVE = Defect(

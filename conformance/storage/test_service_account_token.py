@@ -5,7 +5,6 @@ because they break the other pages of this area as well.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from conformance import Containerd, Defect, Kubernetes, Observation, Requirement, Unknown, check
@@ -15,28 +14,43 @@ from conformance.storage.test_volumes import (
     AT_MOUNT_PATH_WITH_SLASHES,
     BELOW_SANDBOX_MOUNT_POINT,
     RELATIVE_PATH,
+    looked_at,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PAGE = "https://kubernetes.io/docs/tasks/configure-pod-container/create-hostprocess-pod/"
-A_TOKEN = "a token"
+OWN = "this pod's token"
 
 
 def tokens_found(observation: Observation, paths: Iterable[str]) -> dict[str, str]:
     """
-    What is at each path: ``a token``, or the reason in round brackets. The probe reports no token but its digest.
+    What is at each path: ``this pod's token``, another pod's, or the reason in round brackets why there is none. The
+    probe reports of a token its digest and the pod it was issued for: on the host an earlier one may lie about. Raises
+    Unknown when the probe could not look at one path and found nothing wrong at the others.
     """
-    found = observation.step("read").probe("reader")["serviceAccount"]
-    return {path: A_TOKEN if re.fullmatch("[0-9a-f]{64}", found[path]) else found[path] for path in paths}
+    step = observation.step("read")
+    uid = step.pod["metadata"]["uid"]
+    found, trouble = looked_at(step.probe("reader")["serviceAccount"], paths)
+    seen = {path: one if isinstance(one, str) else _whose(one["podUid"], uid) for path, one in found.items()}
+    if trouble is not None and set(seen.values()) <= {OWN}:
+        raise trouble
+    return seen
+
+
+def _whose(issued_for: str | None, uid: str) -> str:
+    if issued_for == uid:
+        return OWN
+    return f"a token of pod {issued_for}, not of {uid}" if issued_for else "a token that names no pod"
 
 
 OLDER_PATHS = Requirement(
     "storage/service-account-token/older-paths",
-    r"The token is at .\var\run\secrets\kubernetes.io\serviceaccount, from the default working directory, and at the "
-    r"same path below $CONTAINER_SANDBOX_MOUNT_POINT; later versions of containerd keep both.",
+    r"The pod's token is at .\var\run\secrets\kubernetes.io\serviceaccount, from the default working directory, and "
+    r"at the same path below $CONTAINER_SANDBOX_MOUNT_POINT; later versions of containerd keep both.",
     source=f"{PAGE}#containerd-v1-6",
+    since=[Containerd("1.6")],
 )
 
 
@@ -46,13 +60,13 @@ def test_the_token_is_at_the_older_paths(observation: Observation) -> None:
     The two paths that hold on every version.
     """
     paths = ("relativePath", "belowSandboxMountPoint")
-    assert tokens_found(observation, paths) == dict.fromkeys(paths, A_TOKEN)
+    assert tokens_found(observation, paths) == dict.fromkeys(paths, OWN)
 
 
 AT_MOUNT_PATH = Requirement(
     "storage/service-account-token/at-mount-path",
-    r"The token is at c:\var\run\secrets\kubernetes.io\serviceaccount, and the same path with forward slashes and no "
-    "drive leads to it.",
+    r"The pod's token is at c:\var\run\secrets\kubernetes.io\serviceaccount, and the same path with forward slashes "
+    "and no drive leads to it.",
     source=f"{PAGE}#containerd-v1-7-and-greater",
     since=[Containerd("1.7")],
 )
@@ -64,7 +78,7 @@ def test_the_token_is_at_its_mount_path(observation: Observation) -> None:
     Client libraries open the path with forward slashes; without it there is no in-cluster configuration.
     """
     paths = ("mountPathWithDrive", "mountPathWithSlashes")
-    assert tokens_found(observation, paths) == dict.fromkeys(paths, A_TOKEN)
+    assert tokens_found(observation, paths) == dict.fromkeys(paths, OWN)
 
 
 AUTHENTICATES = Requirement(
@@ -72,7 +86,7 @@ AUTHENTICATES = Requirement(
     "The API server takes the bearer of the mounted token for this pod.",
     source="https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/"
     "#bound-service-account-tokens",
-    since=[Kubernetes("1.28")],
+    since=[Containerd("1.6"), Kubernetes("1.28")],
 )
 
 
@@ -123,6 +137,12 @@ DRIVE_LETTER_NOT_ADDED = Defect(
     "drive-letter-not-added",
     "A mount path without a drive is handed down as it is, and bound nowhere.",
     breaks=[AT_MOUNT_PATH_WITH_SLASHES, AT_MOUNT_PATH],
+)
+
+STALE_TOKEN_ON_THE_HOST = Defect(
+    "stale-token-on-the-host",
+    "The token's volume is not bound to its mount path, where an earlier pod's token lies on the host.",
+    breaks=[AT_MOUNT_PATH],
 )
 
 TOKEN_NOT_MOUNTED = Defect(

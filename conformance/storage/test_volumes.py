@@ -4,30 +4,52 @@ Where a container finds the volumes that are mounted into it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from conformance import Containerd, Defect, Observation, Requirement, check
+from conformance import Containerd, Defect, Observation, Requirement, Unknown, check
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from conformance._suite.observation import Facts
 
 PAGE = "https://kubernetes.io/docs/tasks/configure-pod-container/create-hostprocess-pod/"
 
 
-def markers_read(observation: Observation, by: str) -> Facts:
+def looked_at(found: Facts, names: Iterable[str]) -> tuple[dict[str, Any], Unknown | None]:
+    """
+    The entries that the probe could look at, and why it could not look at another one, if there is one.
+    """
+    seen: dict[str, Any] = {}
+    trouble = None
+    for name in names:
+        try:
+            seen[name] = found[name]
+        except Unknown as error:
+            trouble = error
+    return seen, trouble
+
+
+def markers_read(observation: Observation, by: str) -> dict[str, Any]:
     """
     What was read from each kind of volume by one way of naming paths. Raises Unknown when the markers of emptyDir and
-    hostPath could not be written, which would say nothing about reading.
+    hostPath could not be written, which would say nothing about reading, and when the probe could not look at one kind
+    and found nothing wrong with the others.
     """
     step = observation.step("read")
     _ = step.probe("writer")["written"]
-    return step.probe("reader")[by]  # type: ignore[no-any-return]
+    markers = observation.parameters["markers"]
+    seen, trouble = looked_at(step.probe("reader")[by], markers)
+    if trouble is not None and seen == {name: markers[name] for name in seen}:
+        raise trouble
+    return seen
 
 
 BELOW_SANDBOX_MOUNT_POINT = Requirement(
     "storage/volumes/below-sandbox-mount-point",
     "Every kind of volume is readable below $CONTAINER_SANDBOX_MOUNT_POINT, at its mountPath without the drive.",
     source=f"{PAGE}#containerd-v1-6",
+    since=[Containerd("1.6")],
 )
 
 
@@ -43,6 +65,7 @@ RELATIVE_PATH = Requirement(
     "storage/volumes/relative-path",
     "Every kind of volume is readable by its mountPath taken relative to the default working directory.",
     source=f"{PAGE}#containerd-v1-6",
+    since=[Containerd("1.6")],
 )
 
 

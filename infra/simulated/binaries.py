@@ -21,7 +21,8 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from contextlib import contextmanager
+import zlib
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -54,6 +55,7 @@ _PACKAGES = (
 _BUILD_SPACE = 6 * 1024**3  # bytes: build cache, module cache and binaries
 _BLOCK = 1024 * 1024
 _PARTIAL = ".partial-"
+_TELL_EVERY = 5.0  # seconds between two lines about a download
 
 # Runs a command that must not outlive this process: when the pipe closes that is its standard input, the whole process
 # group is killed, compilers included. Safe to start from any thread, unlike PR_SET_PDEATHSIG.
@@ -63,12 +65,14 @@ _TETHER = 'exec 3<&0; (read -r _ <&3; kill -s KILL 0) & "$@" 3<&- </dev/null; co
 @dataclass(frozen=True, slots=True)
 class Releases:
     """
-    Where official releases are downloaded, and how many seconds a server may take to answer or to go on.
+    Where official releases are downloaded, how many seconds a server may take to answer or to go on, and how many bytes
+    a second it has to send at least, taken over three times as long: at the slowest it is an hour, a build is faster.
     """
 
     kubernetes: str = "https://dl.k8s.io"
     etcd: str = "https://github.com/etcd-io/etcd/releases/download"
     patience: float = 10.0
+    slowest: float = 100e3
 
 
 class StepError(Exception):
@@ -86,7 +90,8 @@ def find(
 ) -> Path:
     """
     The directory with the four binaries: ``given``, else the cache's, filled when needed by the first of ``steps`` that
-    works (name, function that puts the binaries into a directory or raises StepError): download, then build.
+    works (name, function that puts the binaries into a directory, or raises StepError, OSError or ValueError):
+    download, then build.
 
     Two processes at once fill the cache once. Raises UsageError for an unusable ``given``, TargetError when no step
     works.
@@ -105,7 +110,8 @@ def find(
         entry.parent.mkdir(parents=True, exist_ok=True)
         with _locked(entry.with_name(f"{entry.name}.lock"), say):
             if not _is_complete(entry):
-                say(f"the control plane's binaries (Kubernetes {KUBERNETES}) are not in the cache, {entry}")
+                how = "are damaged" if entry.exists() else "are not"
+                say(f"the control plane's binaries (Kubernetes {KUBERNETES}) {how} in the cache, {entry}")
                 _fill(entry, steps or (("download", download), ("build", build)), verify or check_versions, say)
     except OSError as error:
         raise TargetError(
@@ -154,16 +160,38 @@ def _locked(path: Path, say: Say) -> Iterator[None]:
 
 def _is_complete(entry: Path) -> bool:
     """
-    Whether the cache's entry is as it was when it was filled, by its manifest, which was written last, and by sizes.
+    Whether the cache's entry is as it was when it was filled, by its manifest, which was written last.
+
+    Content takes a second to verify, so that is done only when a file's time is not the one the manifest knows.
     """
+    known = True
     try:
-        files: dict[str, dict[str, object]] = json.loads((entry / "manifest.json").read_text())["files"]
-        return set(files) == set(NAMES) and all(
-            (entry / name).stat().st_size == seen["size"] and os.access(entry / name, os.X_OK)
-            for name, seen in files.items()
-        )
+        manifest = json.loads((entry / "manifest.json").read_text())
+        files: dict[str, dict[str, object]] = manifest["files"]
+        if set(files) != set(NAMES):
+            return False
+        for name, seen in files.items():
+            status = (entry / name).stat()
+            if status.st_size != seen["size"] or not os.access(entry / name, os.X_OK):
+                return False
+            if status.st_mtime_ns != seen.get("modified"):
+                if _digest(entry / name) != seen["sha256"]:
+                    return False
+                seen["modified"] = status.st_mtime_ns
+                known = False
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+    if not known:
+        with suppress(OSError):  # a cache that cannot be written to is verified at every start
+            aside = entry / f"manifest.{os.getpid()}"
+            aside.write_text(json.dumps(manifest, indent=2))
+            aside.replace(entry / "manifest.json")
+    return True
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fill(
@@ -181,16 +209,18 @@ def _fill(
     for name, step in steps:
         aside = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=entry.parent))
         try:
-            step(aside, say)
-            verify(aside)
-            _write_manifest(aside)
+            try:
+                step(aside, say)
+                verify(aside)
+                _write_manifest(aside)
+            except (StepError, OSError, ValueError) as error:
+                why = str(error) or type(error).__name__
+                failures.append(f"{name}: {why}")
+                say(f"{name} failed: {why}")
+                continue
             _remove(entry)
             aside.chmod(0o755)
             aside.rename(entry)
-        except StepError as error:
-            failures.append(f"{name}: {error}")
-            say(f"{name} failed: {error}")
-        else:
             return
         finally:
             _remove(aside)
@@ -221,9 +251,13 @@ def _write_manifest(directory: Path) -> None:
     files = {}
     for name in NAMES:
         with (directory / name).open("rb") as file:
-            os.fsync(file.fileno())  # after a power cut, the right size must mean the right content
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        files[name] = {"size": (directory / name).stat().st_size, "sha256": digest}
+            os.fsync(file.fileno())  # after a power cut, the right size and time must mean the right content
+            status = os.fstat(file.fileno())
+        files[name] = {
+            "size": status.st_size,
+            "modified": status.st_mtime_ns,
+            "sha256": _digest(directory / name),
+        }
     content = {"kubernetes": KUBERNETES, "etcd": ETCD, "files": files}
     (directory / "manifest.json").write_text(json.dumps(content, indent=2))
 
@@ -270,7 +304,7 @@ def download(directory: Path, say: Say, releases: Releases | None = None) -> Non
                 raise StepError(f"{archive.name}: etcd in it is no file")
             with (directory / "etcd").open("wb") as file:
                 shutil.copyfileobj(source, file)
-    except (tarfile.TarError, KeyError, EOFError) as error:
+    except (tarfile.TarError, zlib.error, OSError, KeyError, EOFError) as error:
         raise StepError(f"{archive.name}: {error}") from error
     (directory / "etcd").chmod(0o755)
     archive.unlink()
@@ -288,27 +322,47 @@ def _checksum(url: str, text: str, file: str) -> str:
 
 
 def _text(url: str, releases: Releases) -> str:
+    text = b""
     with _opened(url, releases) as answer:
-        return answer.read(_BLOCK).decode(errors="replace")
+        for block in _blocks(url, answer, releases):
+            text += block
+            if len(text) > _BLOCK:  # no list of checksums
+                break
+    return text.decode(errors="replace")
 
 
 def _fetch(url: str, path: Path, digest: str, releases: Releases, say: Say) -> None:
     began = told = time.monotonic()
     received, seen = 0, hashlib.sha256()
     with _opened(url, releases) as answer, path.open("wb") as file:
-        length = int(answer.headers.get("Content-Length") or 0)
-        while block := answer.read(_BLOCK):
+        length = answer.length or 0  # 0: not told, or nonsense
+        for block in _blocks(url, answer, releases):
             file.write(block)
             seen.update(block)
             received += len(block)
-            if time.monotonic() - told > 5:
+            if time.monotonic() - told > _TELL_EVERY:
                 told = time.monotonic()
-                say(f"  {path.name}: {received / 1e6:.0f} of {length / 1e6:.0f} MB")
+                say(f"  {path.name}: {received / 1e6:.1f} of {f'{length / 1e6:.0f}' if length else '?'} MB")
     if length and received != length:
         raise StepError(f"{url}: cut short, {received} of {length} bytes")
     if seen.hexdigest() != digest:
         raise StepError(f"{url}: its SHA-256 is {seen.hexdigest()}, published is {digest}")
     say(f"  {path.name}: {received / 1e6:.0f} MB, checksum right, {time.monotonic() - began:.0f} s")
+
+
+def _blocks(url: str, answer: HTTPResponse, releases: Releases) -> Iterator[bytes]:
+    """
+    An answer's body as it comes. Raises StepError when it comes too slowly: a timeout alone never ends a drip.
+    """
+    began, received = time.monotonic(), 0
+    while block := answer.read1(_BLOCK):
+        yield block
+        received += len(block)
+        elapsed = time.monotonic() - began
+        if elapsed > 3 * releases.patience:
+            if received < releases.slowest * elapsed:
+                raise StepError(f"{url}: too slow, {received / elapsed / 1000:.1f} kB/s for {elapsed:.0f} s")
+            began, received = time.monotonic(), 0
 
 
 @contextmanager
@@ -383,10 +437,9 @@ def _build(directory: Path, work: Path, say: Say) -> None:
     }
     for name in ("GOROOT", "GOEXPERIMENT"):
         environment.pop(name, None)
-    if not _has_modules(go, environment):
-        environment["GOMODCACHE"] = str(work / "modules")
+    environment.update(_module_sources(go, environment), GOMODCACHE=str(work / "modules"))
 
-    say("downloading the Go modules: 900 MB, about a minute")
+    say("fetching the Go modules: 900 MB but for what Go has here already, about a minute")
     _run([go, "mod", "download"], module, environment)
 
     version = "k8s.io/component-base/version"
@@ -478,13 +531,19 @@ def _run(
     return lines
 
 
-def _has_modules(go: Path, environment: Mapping[str, str]) -> bool:
+def _module_sources(go: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """
-    Whether the user has a module cache of their own: then it is used, and grows.
+    The variable that lets a build read the modules that the user's cache has, before it asks the user's proxies; empty
+    when there is no such cache. Nothing is added to that cache.
     """
-    asked = subprocess.run([go, "env", "GOMODCACHE"], env=environment, capture_output=True, text=True, check=False)
-    cache = Path(asked.stdout.strip() or os.devnull)
-    return cache.is_absolute() and (cache / "cache").is_dir()
+    asked = subprocess.run(
+        [go, "env", "GOMODCACHE", "GOPROXY"], env=environment, capture_output=True, text=True, check=False
+    )
+    cache, _, proxies = asked.stdout.strip().partition("\n")
+    downloads = Path(cache) / "cache" / "download"
+    if not (cache and proxies and downloads.is_absolute() and downloads.is_dir()):
+        return {}
+    return {"GOPROXY": f"{downloads.as_uri()},{proxies}"}
 
 
 def find_go(work: Path, say: Say) -> Path:

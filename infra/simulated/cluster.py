@@ -9,7 +9,7 @@ import contextlib
 import ipaddress
 import json
 import os
-import selectors
+import queue
 import shutil
 import signal
 import subprocess
@@ -19,7 +19,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from filelock import FileLock
 
@@ -39,6 +39,7 @@ _FIRST_ADDRESS = ipaddress.IPv4Address("10.240.0.4")  # where AKS, too, begins
 _START_LIMIT = 120.0  # seconds
 _START_LIMIT_PER_NODE = 1.0
 _STOP_LIMIT = 75.0  # longer than the supervisor gives its children
+_RELEASE_LIMIT = 10.0
 _SOCKET_PATH_LIMIT = 100  # a unix socket's path holds 104 bytes on macOS, 108 on Linux
 _PAUSE = 0.05
 _PROJECT = Path(__file__).resolve().parents[2]
@@ -98,7 +99,8 @@ class SimulatedCluster:
 
     ``taints`` (key, effect, and value if any) go onto every node; ``api_defects`` are names of the API server's
     defects, each of which gets a kubeconfig of its own. No root and no container engine is needed; nothing is left
-    afterwards, even if this process is killed. Raises TargetError when it does not come up.
+    afterwards, even if this process is killed. Raises TargetError when it does not come up, and at the block's end when
+    it died in it: then the block is interrupted as by Ctrl-C.
     """
 
     def __init__(
@@ -121,18 +123,40 @@ class SimulatedCluster:
         programs = binaries.find(self._say, self._control_plane_bin)
         began = time.monotonic()
         self._say("starting the simulated cluster: about 6 s")
-        self._supervisor = _Supervisor(_config(programs, self.nodes, self._api_defects, self._taints), self._say)
+        supervisor = _Supervisor(_config(programs, self.nodes, self._api_defects, self._taints), self._say)
+        self._supervisor = supervisor
         try:
-            ready = self._supervisor.until_ready()
+            ready = supervisor.until_ready()
+            supervisor.interrupt_when_it_dies()
         except BaseException:
-            self._stop()
+            supervisor.stop()
             raise
         self._defects = ready["defects"]
         self._say(f"the simulated cluster is ready after {time.monotonic() - began:.1f} s")
         return Target("simulated", Path(ready["kubeconfig"]), "simulated", simulated=True)
 
-    def __exit__(self, *_: object) -> None:
-        self._stop()
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        supervisor = self._supervisor
+        if supervisor is None:
+            return
+        try:
+            supervisor.stop()
+        except KeyboardInterrupt:
+            if supervisor.died is None:
+                raise
+            supervisor.stop()  # it died just now: the interrupt was about that
+        if supervisor.died is not None:
+            raise TargetError(
+                f"the simulated cluster died: {supervisor.died}",
+                "try again, with fewer --sim-nodes where memory is short",
+            ) from error
+
+    @property
+    def died(self) -> str | None:
+        """
+        Of what the cluster died while it should have been there; None for as long as it has not, and when it was ended.
+        """
+        return self._supervisor.died if self._supervisor is not None else None
 
     def kubeconfig_for(self, defect: str) -> Path:
         """
@@ -140,22 +164,21 @@ class SimulatedCluster:
         """
         return Path(self._defects[defect])
 
-    def _stop(self) -> None:
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None and (trouble := supervisor.stop()):
-            self._say(f"the simulated cluster was in trouble: {trouble}")
-
 
 class _Supervisor:
     """
-    The supervisor process, and the pipe by which it knows that this process lives.
+    The supervisor process, the pipe by which it knows that this process lives, and the thread that reads what it says.
     """
 
-    def __init__(self, config: dict[str, Any], say: Say, *, detached: bool = False) -> None:
+    def __init__(self, config: dict[str, Any], say: Say) -> None:
+        self.died: str | None = None
         self._config = config
         self._data = Path(config["data"])
         self._say = say
-        self._unread = b""
+        self._messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._ending = False
+        self._interrupts = False
         environment = dict(os.environ)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_PROJECT), environment.get("PYTHONPATH")]))
         path = self._data / "supervisor.json"
@@ -164,7 +187,7 @@ class _Supervisor:
             with (self._data / "supervisor.log").open("wb") as log:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "infra.simulated.supervisor", str(path)],
-                    stdin=subprocess.DEVNULL if detached else subprocess.PIPE,
+                    stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
                     cwd=self._data,
@@ -174,72 +197,90 @@ class _Supervisor:
         except OSError as error:
             shutil.rmtree(self._data, ignore_errors=True)
             raise TargetError(f"cannot start the simulated cluster: {error}") from error
+        self._input = cast("IO[bytes]", self._process.stdin)
+        self._reader = threading.Thread(target=self._read, name="supervisor", daemon=True)
+        self._reader.start()
 
     def until_ready(self) -> dict[str, Any]:
         """
         Wait for the ``ready`` message and return it. Raises TargetError for trouble, and for silence.
         """
-        deadline = time.monotonic() + self._config["limit"] + _STOP_LIMIT
-        while (message := self._next_message(deadline)) is not None:
-            if "error" in message:
-                raise TargetError(f"the simulated cluster did not come up: {message['error']}")
-            if message.get("ready"):
-                return message
-            self._say(str(message.get("say", message)))
+        return self._until("ready", self._config["limit"] + _STOP_LIMIT)
+
+    def interrupt_when_it_dies(self) -> None:
+        """
+        From now on, interrupt the main thread when the cluster dies. Raises TargetError when it has died already.
+        """
+        with self._lock:
+            if self.died is not None:
+                raise TargetError(f"the simulated cluster died: {self.died}")
+            self._interrupts = True
+
+    def stop(self) -> None:
+        """
+        Stop everything. May be called again, after it was interrupted and when all is over.
+        """
+        with self._lock:
+            self._ending = True
+        self._input.close()
+        self._process.terminate()  # one that was let go just now does not heed the pipe any more
+        try:
+            self._process.wait(_STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join()
+        shutil.rmtree(self._data, ignore_errors=True)
+
+    def release(self) -> None:
+        """
+        Leave the supervisor to itself. Raises TargetError when it does not confirm that.
+        """
+        try:
+            os.write(self._input.fileno(), b"go on\n")
+        except OSError as error:
+            raise TargetError(f"the simulated cluster died: {self.died or error}") from error
+        self._until("released", _RELEASE_LIMIT)
+        self._input.close()
+        self._reader.join()
+        self._process.returncode = 0  # nobody here will wait for it
+
+    def _until(self, wanted: str, seconds: float) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
+        with contextlib.suppress(queue.Empty):
+            while message := self._messages.get(timeout=max(0.0, deadline - time.monotonic())):
+                if "error" in message:
+                    raise TargetError(f"the simulated cluster did not come up: {message['error']}")
+                if message.get(wanted):
+                    return message
+                self._say(str(message.get("say", message)))
         with contextlib.suppress(OSError):
             self._say((self._data / "supervisor.log").read_text(errors="replace"))
         raise TargetError("the simulated cluster did not come up: its supervisor ended, or says nothing")
 
-    def stop(self) -> str:
+    def _read(self) -> None:
         """
-        Stop everything, and return the trouble that it had been in, if any.
+        Read what the supervisor says until it ends; an empty message is its end. The only reader, in its own thread.
         """
-        process = self._process
-        if process.stdin is not None:
-            process.stdin.close()
-        else:
-            process.terminate()
-        trouble = ""
-        try:
-            deadline = time.monotonic() + _STOP_LIMIT
-            while (message := self._next_message(deadline)) is not None:
-                trouble = str(message.get("error", trouble))
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-        shutil.rmtree(self._data, ignore_errors=True)
-        return trouble
+        with cast("IO[bytes]", self._process.stdout) as output:
+            for line in output:
+                try:
+                    message = json.loads(line)
+                except ValueError:
+                    continue  # cut off in the middle: it was killed
+                self._messages.put(message)
+                if "error" in message:
+                    self._lose(message["error"])
+        self._messages.put({})
+        self._lose("its supervisor ended without a word")
 
-    def release(self) -> None:
-        """
-        Leave the supervisor to itself.
-        """
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        self._process.returncode = 0  # nobody here will wait for it
-
-    def _next_message(self, deadline: float) -> dict[str, Any] | None:
-        """
-        The next JSON line; None at the end of its output, and when the deadline (monotonic) is over.
-        """
-        output = self._process.stdout
-        if output is None:
-            return None
-        with selectors.DefaultSelector() as selector:
-            selector.register(output, selectors.EVENT_READ)
-            while b"\n" not in self._unread:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    return None
-                read = os.read(output.fileno(), 65536)
-                if not read:
-                    return None
-                self._unread += read
-        line, _, self._unread = self._unread.partition(b"\n")
-        message: dict[str, Any] = json.loads(line)
-        return message
+    def _lose(self, why: str) -> None:
+        with self._lock:
+            if self._ending or self.died is not None:
+                return
+            self.died = why
+            if self._interrupts:
+                os.kill(os.getpid(), signal.SIGINT)
 
 
 def _config(
@@ -292,26 +333,29 @@ def up(
     """
     A simulated cluster that outlives this process, until ``down``. Returns the kubeconfig's path, always the same one.
 
-    When one is up already it stays as it is. Raises TargetError when it does not come up.
+    When one is up already it stays as it is, which is said. Raises TargetError when it does not come up. When this
+    process is killed before it is up, nothing is left.
     """
     programs = binaries.find(say, control_plane_bin)
     directory = _up_directory()
     with FileLock(directory / "lock"):
         state = _read_state(directory)
         if state is not None and state["ready"] and process_start(state["pid"]) == state["started"]:
-            say("a simulated cluster is up already; it stays as it is")
+            eras = collections.Counter(state.get("eras", ()))
+            has = ",".join(f"{era}={count}" for era, count in eras.items()) or "none"
+            say(f"a simulated cluster is up already and stays as it is (nodes: {has}); `nox -s down` takes it away")
             return Path(state["kubeconfig"])
         _take_down(directory, say)
         config = _config(programs, nodes, (), taints)
         config["state"], config["kubeconfig"] = str(directory / "state.json"), str(directory / "kubeconfig")
         say("starting the simulated cluster: about 6 s")
-        supervisor = _Supervisor(config, say, detached=True)
+        supervisor = _Supervisor(config, say)
         try:
             ready = supervisor.until_ready()
+            supervisor.release()
         except BaseException:
             supervisor.stop()
             raise
-        supervisor.release()
         return Path(ready["kubeconfig"])
 
 

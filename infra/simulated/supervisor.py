@@ -2,12 +2,13 @@
 ``python -m infra.simulated.supervisor CONFIG.json``: starts everything the simulated cluster consists of, and ends it.
 
 Its standard input is a pipe whose other end the program holds: when that closes, because the program closed it or is
-dead, the supervisor stops everything in order, removes the data directory and exits. When the supervisor itself is
-killed, the reaper (a shell on the other end of another such pipe) does so by force. ``PR_SET_PDEATHSIG`` would depend
-on the thread that starts a process, exists on Linux only, and could not remove the data.
+dead, the supervisor stops everything in order, removes the data directory and exits. Only a cluster that is to outlive
+its starter is let go once it is ready: by a line. When the supervisor itself is killed, the reaper (a shell on the
+other end of another such pipe) does so by force. ``PR_SET_PDEATHSIG`` would depend on the thread that starts a process,
+exists on Linux only, and could not remove the data.
 
 It talks in JSON lines on standard output: ``{"say": text}``, ``{"ready": true, "kubeconfig": path, "defects": {name:
-kubeconfig}}``, ``{"error": text}``.
+kubeconfig}}``, ``{"released": true}`` when it was let go, ``{"error": text}`` before it stops for that reason.
 
 The configuration: ``binaries`` and ``data`` (folders), ``limit`` (seconds until all must be ready), ``nodes`` (as the
 node process takes them, without certificates), ``defects`` (names of the API server's defects), ``state`` (null, or for
@@ -318,6 +319,7 @@ class _State:
             "started": process_start(os.getpid()),
             "data": config["data"],
             "kubeconfig": config["kubeconfig"],
+            "eras": [node["era"] for node in config["nodes"]],
         }
         self.write(ready=False)
 
@@ -340,24 +342,25 @@ async def _live(config: dict[str, Any]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, over.set)
     state = _State(config) if config["state"] else None
-    if state is None:
-        loop.add_reader(_STANDARD_INPUT, _watch_standard_input, loop, over)
+    let_go = asyncio.Event()
+    loop.add_reader(_STANDARD_INPUT, _heed_the_starter, loop, over, let_go if state else None)
     data = Path(config["data"])
     family = Family(data)
     told = asyncio.create_task(over.wait())
     lost = asyncio.create_task(family.lost())
+    alone = asyncio.create_task(let_go.wait())
     work = asyncio.create_task(_bring_up(config, family))
     trouble = ""
     try:
         await asyncio.wait([told, lost, work], timeout=config["limit"], return_when="FIRST_COMPLETED")
         if work.done() and not told.done():
-            ready = work.result()
-            if state is not None:
+            tell(**work.result())
+            await asyncio.wait([told, lost, alone], return_when="FIRST_COMPLETED")
+            if state is not None and alone.done():
                 state.write(ready=True)
-            tell(**ready)
-            if state is not None:
+                tell(released=True)
                 _let_go_of_the_starter()
-            await asyncio.wait([told, lost], return_when="FIRST_COMPLETED")
+                await asyncio.wait([told, lost], return_when="FIRST_COMPLETED")
         elif not told.done() and not lost.done():
             trouble = f"not ready after {config['limit']:.0f} s:\n{family.last_words()}"
         if lost.done() and not told.done():
@@ -367,29 +370,37 @@ async def _live(config: dict[str, Any]) -> int:
     except Exception as error:  # noqa: BLE001 - whatever it is, the starter must hear of it
         trouble = f"{type(error).__name__}: {error}"
     finally:
+        if trouble:
+            tell(error=trouble)
         # A second signal must not cut this short; the first one has all it needs.
-        for task in (told, lost, work):
+        for task in (told, lost, alone, work):
             task.cancel()
-        await asyncio.gather(told, lost, work, return_exceptions=True)
+        await asyncio.gather(told, lost, alone, work, return_exceptions=True)
         await family.stop()
         shutil.rmtree(data, ignore_errors=True)
         if state is not None:
             state.remove()
         family.release()
-    if trouble:
-        tell(error=trouble)
     return 1 if trouble else 0
 
 
-def _watch_standard_input(loop: asyncio.AbstractEventLoop, over: asyncio.Event) -> None:
-    if not os.read(_STANDARD_INPUT, 4096):
-        loop.remove_reader(_STANDARD_INPUT)
+def _heed_the_starter(loop: asyncio.AbstractEventLoop, over: asyncio.Event, let_go: asyncio.Event | None) -> None:
+    """
+    Its end of the pipe closed: all is over. It wrote, and this cluster can be let go: then its end is of no interest.
+    """
+    said = os.read(_STANDARD_INPUT, 4096)
+    if not said:
         over.set()
+    elif let_go is not None:
+        let_go.set()
+    if not said or let_go is not None:
+        loop.remove_reader(_STANDARD_INPUT)
 
 
 def _let_go_of_the_starter() -> None:
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), _STANDARD_OUTPUT)
+    with Path(os.devnull).open("r+b", buffering=0) as nowhere:
+        for standard in (_STANDARD_INPUT, _STANDARD_OUTPUT):
+            os.dup2(nowhere.fileno(), standard)
 
 
 def main() -> int:

@@ -1,11 +1,15 @@
 # What network this process is in. Windows PowerShell 5.1. Observes, never compares; every fact stands alone.
-# HOST_IP: the node's address. NONCE: what the listener answers.
+# ROLE: listen, or tidy (takes the firewall's rule away); a fact of another role is null.
+# HOST_IP: the node's address. NONCE: what the listener answers; the rule is named after it.
 
 $facts = [ordered]@{}
 $open = @{}
+$rule = "name=hpc-conformance-$env:NONCE"
 
 # -List keeps a list a list, whatever its length.
-function Fact([string] $name, [scriptblock] $collect, [switch] $List) {
+function Fact([string] $name, [string] $role, [scriptblock] $collect, [switch] $List) {
+    $facts[$name] = $null
+    if ($env:ROLE -ne $role) { return }
     try {
         $value = & $collect
         if ($List) { $facts[$name] = @($value) } else { $facts[$name] = $value }
@@ -16,20 +20,25 @@ function Fact([string] $name, [scriptblock] $collect, [switch] $List) {
     }
 }
 
-Fact 'addresses' {
+Fact 'addresses' 'listen' {
     [Net.NetworkInformation.NetworkInterface]::GetAllNetworkInterfaces() |
         ForEach-Object { $_.GetIPProperties().UnicastAddresses } |
         ForEach-Object { $_.Address.ToString() } |
         Sort-Object
 } -List
 
-Fact 'hostName' { [Net.Dns]::GetHostName() }
+Fact 'hostName' 'listen' { [Net.Dns]::GetHostName() }
+
+# The machine's own, whatever this process' network stack says, and whatever the kubelet calls the node.
+Fact 'machineName' 'listen' {
+    [Microsoft.Win32.Registry]::GetValue('HKEY_LOCAL_MACHINE\SYSTEM\CurrentControlSet\Services\Tcpip\Parameters', 'Hostname', $null)
+}
 
 # Cut at 15 characters: for the record only.
-Fact 'computerName' { $env:COMPUTERNAME }
+Fact 'computerName' 'listen' { $env:COMPUTERNAME }
 
 # An address that is not this machine's cannot be bound (10049): that is something seen, not a failure to look.
-Fact 'listener' {
+Fact 'listener' 'listen' {
     $listener = New-Object Net.Sockets.TcpListener([Net.IPAddress]::Parse($env:HOST_IP), 0)
     try {
         $listener.Start()
@@ -41,6 +50,22 @@ Fact 'listener' {
         if ($cause -isnot [Net.Sockets.SocketException]) { throw }
         [ordered]@{ address = $env:HOST_IP; port = $null; socketError = $cause.ErrorCode }
     }
+}
+
+# Windows Firewall drops what comes to a port that no rule names. This one is for this address and port alone.
+Fact 'firewallRule' 'listen' {
+    if (-not $open['listener']) { return $null }
+    $port = $open['listener'].LocalEndpoint.Port
+    netsh.exe advfirewall firewall add rule $rule dir=in action=allow protocol=TCP "localip=$env:HOST_IP" "localport=$port" | Out-Null
+    [ordered]@{ addExitCode = $LASTEXITCODE }
+}
+
+# netsh ends with 1 where it finds no rule of the name.
+Fact 'removed' 'tidy' {
+    netsh.exe advfirewall firewall delete rule $rule | Out-Null
+    $deleted = $LASTEXITCODE
+    netsh.exe advfirewall firewall show rule $rule | Out-Null
+    [ordered]@{ deleteExitCode = $deleted; showExitCode = $LASTEXITCODE }
 }
 
 # One line, ASCII only: the console's code page must not matter.

@@ -9,7 +9,24 @@ from typing import TYPE_CHECKING, Any
 from infra.simulated.model.view import WindowsError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from infra.simulated.model.view import View
+
+    Fact = Callable[[View], Awaitable[Any]]
+
+FIREWALL = ("netsh.exe", "advfirewall", "firewall")
+
+
+def _in_role(role: str, collect: Fact) -> Fact:
+    async def fact(view: View) -> Any:
+        return await collect(view) if view.env.get("ROLE") == role else None
+
+    return fact
+
+
+def _rule(view: View) -> str:
+    return f"name=hpc-conformance-{view.env['NONCE']}"
 
 
 async def addresses(view: View) -> list[str]:
@@ -21,9 +38,16 @@ async def addresses(view: View) -> list[str]:
 
 async def host_name(view: View) -> str:
     """
-    The machine's name, uncut.
+    What the network stack in sight calls the machine, uncut.
     """
     return view.host_name
+
+
+async def machine_name(view: View) -> str:
+    """
+    What the registry calls the machine.
+    """
+    return view.machine_name
 
 
 async def computer_name(view: View) -> str | None:
@@ -48,11 +72,41 @@ async def listener(view: View) -> dict[str, Any]:
     return {"address": address, "port": port, "socketError": None}
 
 
-FACTS = {"addresses": addresses, "hostName": host_name, "computerName": computer_name, "listener": listener}
+async def firewall_rule(view: View) -> dict[str, int] | None:
+    """
+    Let what comes from outside reach the listener.
+    """
+    ports = [port for _, port in view.listening]
+    if not ports:
+        return None
+    what = ("dir=in", "action=allow", "protocol=TCP", f"localip={view.env['HOST_IP']}", f"localport={ports[0]}")
+    code, _ = await view.run([*FIREWALL, "add", "rule", _rule(view), *what])
+    return {"addExitCode": code}
+
+
+async def removed(view: View) -> dict[str, int]:
+    """
+    Take the firewall's rule away, and look for it.
+    """
+    deleted, _ = await view.run([*FIREWALL, "delete", "rule", _rule(view)])
+    shown, _ = await view.run([*FIREWALL, "show", "rule", _rule(view)])
+    return {"deleteExitCode": deleted, "showExitCode": shown}
+
+
+FACTS = {
+    "addresses": _in_role("listen", addresses),
+    "hostName": _in_role("listen", host_name),
+    "machineName": _in_role("listen", machine_name),
+    "computerName": _in_role("listen", computer_name),
+    "listener": _in_role("listen", listener),
+    "firewallRule": _in_role("listen", firewall_rule),
+    "removed": _in_role("tidy", removed),
+}
 
 
 async def after(view: View) -> None:
     """
     Stay, so that the listener can be asked.
     """
-    await view.until_stopped()
+    if view.listening:
+        await view.until_stopped()

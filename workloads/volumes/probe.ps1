@@ -6,14 +6,18 @@ $facts = [ordered]@{}
 $volumes = "hpc-conformance\$env:NONCE"
 $account = 'var\run\secrets\kubernetes.io\serviceaccount'
 
-function Fact([string] $name, [string] $role, [scriptblock] $collect) {
-    $facts[$name] = $null
-    if ($env:ROLE -ne $role) { return }
-    try { $facts[$name] = & $collect }
+# What the block finds, or why nobody could look.
+function Get-Found([scriptblock] $collect) {
+    try { & $collect }
     catch {
         $cause = $_.Exception.GetBaseException()
-        $facts[$name] = [ordered]@{ error = $cause.Message; type = $cause.GetType().FullName }
+        [ordered]@{ error = $cause.Message; type = $cause.GetType().FullName }
     }
+}
+
+function Fact([string] $name, [string] $role, [scriptblock] $collect) {
+    $facts[$name] = $null
+    if ($env:ROLE -eq $role) { $facts[$name] = Get-Found $collect }
 }
 
 # Whatever finds nothing is an explicit null: ConvertTo-Json of 5.1 prints an empty pipeline as {}.
@@ -21,15 +25,18 @@ function Get-BelowMountPoint([string] $path) {
     if ($env:CONTAINER_SANDBOX_MOUNT_POINT) { [IO.Path]::Combine($env:CONTAINER_SANDBOX_MOUNT_POINT, $path) } else { $null }
 }
 
-# A file's text. What a wrong mount causes is data, in round brackets; any other error means that nobody could look.
+# A file's text. That Windows finds or opens no file there is data, as its number in round brackets. That the file is in
+# use (32, 33) or the machine exhausted (1450, 1455) is no mount's fault: nobody could look.
 function Read-File([string] $path) {
     if (-not $path) { return '(variable not set)' }
     try { [IO.File]::ReadAllText($path) }
     catch {
-        $cause = $_.Exception.GetBaseException().GetType().Name
-        $expected = 'FileNotFoundException', 'DirectoryNotFoundException', 'UnauthorizedAccessException'
-        if ($expected -notcontains $cause) { throw }
-        '(' + $cause + ')'
+        $cause = $_.Exception.GetBaseException()
+        if ($cause -isnot [IO.IOException] -and $cause -isnot [UnauthorizedAccessException]) { throw }
+        # 0x8007 before a number: it is Windows' own.
+        $number = $cause.HResult -band 0xffff
+        if ('{0:x8}' -f $cause.HResult -notlike '8007*' -or 32, 33, 1450, 1455 -contains $number) { throw }
+        "(win32 $number)"
     }
 }
 
@@ -37,19 +44,28 @@ function Read-File([string] $path) {
 function Read-Markers([string] $template) {
     $markers = [ordered]@{}
     foreach ($kind in 'empty-dir', 'host-path', 'config-map', 'secret', 'downward-api', 'projected') {
-        $markers[$kind] = Read-File $template.Replace('{0}', $kind)
+        $markers[$kind] = Get-Found { Read-File $template.Replace('{0}', $kind) }
     }
     $markers
 }
 
-# A token is never printed: its digest says that it was read, and which one.
-function Get-TokenDigest([string] $path) {
+# A token is never printed: its digest says that it was read, and which one; its claims, whose it is.
+function Read-Token([string] $path) {
     $text = Read-File $path
     if ($text.StartsWith('(')) { return $text }
-    if ($text.Split('.').Length -ne 3) { return '(not a token)' }
+    try {
+        $null, $payload, $null = $text.Split('.')
+        $payload = $payload.Replace('-', '+').Replace('_', '/')
+        $bytes = [Convert]::FromBase64String($payload.PadRight($payload.Length + (4 - $payload.Length % 4) % 4, '='))
+        $claims = ConvertFrom-Json -InputObject ([Text.Encoding]::UTF8.GetString($bytes))
+    }
+    catch { return '(not a token)' }
     $sha = New-Object Security.Cryptography.SHA256CryptoServiceProvider
     $digest = $sha.ComputeHash([Text.Encoding]::UTF8.GetBytes($text))
-    [BitConverter]::ToString($digest).Replace('-', '').ToLowerInvariant()
+    [ordered]@{
+        sha256 = [BitConverter]::ToString($digest).Replace('-', '').ToLowerInvariant()
+        podUid = $claims.'kubernetes.io'.pod.uid
+    }
 }
 
 # Into the first folder that is there. Returns it, or null.
@@ -102,10 +118,10 @@ Fact 'mountPathWithSlashes' 'read' { Read-Markers "/hpc-conformance-slashes/$env
 
 Fact 'serviceAccount' 'read' {
     [ordered]@{
-        relativePath           = Get-TokenDigest ".\$account\token"
-        belowSandboxMountPoint = Get-TokenDigest (Get-BelowMountPoint "$account\token")
-        mountPathWithDrive     = Get-TokenDigest "c:\$account\token"
-        mountPathWithSlashes   = Get-TokenDigest '/var/run/secrets/kubernetes.io/serviceaccount/token'
+        relativePath           = Get-Found { Read-Token ".\$account\token" }
+        belowSandboxMountPoint = Get-Found { Read-Token (Get-BelowMountPoint "$account\token") }
+        mountPathWithDrive     = Get-Found { Read-Token "c:\$account\token" }
+        mountPathWithSlashes   = Get-Found { Read-Token '/var/run/secrets/kubernetes.io/serviceaccount/token' }
     }
 }
 
@@ -176,6 +192,15 @@ Fact 'removed' 'tidy' {
     }
     $removed["C:\hpc-conformance-$env:NONCE"] = Remove-Folder "C:\hpc-conformance-$env:NONCE"
     $removed
+}
+
+# The runtime's own: which of its folders stand on the host. Nothing is deleted.
+Fact 'residue' 'tidy' {
+    $residue = [ordered]@{}
+    foreach ($folder in 'C:\C', 'C:\hpc', 'C:\dev', 'C:\var\run\secrets\kubernetes.io', "C:\$account") {
+        $residue[$folder] = [IO.Directory]::Exists($folder)
+    }
+    $residue
 }
 
 # One line, ASCII only: the console's code page must not matter.

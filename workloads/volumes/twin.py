@@ -4,8 +4,10 @@ What a container reads from its volumes, by every documented path, through the f
 
 from __future__ import annotations
 
+import base64
 import json
 import ntpath
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 KINDS = ("empty-dir", "host-path", "config-map", "secret", "downward-api", "projected")
 ACCOUNT = r"var\run\secrets\kubernetes.io\serviceaccount"
-ABSENT = {"FileNotFoundException", "DirectoryNotFoundException", "UnauthorizedAccessException"}
+IN_USE_OR_EXHAUSTED = {32, 33, 1450, 1455}
 
 
 def _in_role(role: str, collect: Fact) -> Fact:
@@ -28,6 +30,13 @@ def _in_role(role: str, collect: Fact) -> Fact:
         return await collect(view) if view.env.get("ROLE") == role else None
 
     return fact
+
+
+def _found(collect: Callable[[], Any]) -> Any:
+    try:
+        return collect()
+    except WindowsError as error:
+        return {"error": str(error), "type": error.type}
 
 
 def _volumes(view: View) -> str:
@@ -45,21 +54,30 @@ def _read_file(view: View, path: str | None) -> str:
     try:
         return view.read(path).decode()
     except WindowsError as error:
-        cause = error.type.rpartition(".")[2]
-        if cause not in ABSENT:
+        files = error.type.startswith("System.IO.") or error.type == "System.UnauthorizedAccessException"
+        if not files or error.code in IN_USE_OR_EXHAUSTED:
             raise
-        return f"({cause})"
+        return f"(win32 {error.code})"
 
 
-def _read_markers(view: View, template: str | None) -> dict[str, str]:
-    return {kind: _read_file(view, template and template.replace("{0}", kind)) for kind in KINDS}
+def _read_markers(view: View, template: str | None) -> dict[str, Any]:
+    def read(kind: str) -> str:
+        return _read_file(view, template and template.replace("{0}", kind))
+
+    return {kind: _found(partial(read, kind)) for kind in KINDS}
 
 
-def _token_digest(view: View, path: str | None) -> str:
+def _read_token(view: View, path: str | None) -> str | dict[str, str | None]:
     text = _read_file(view, path)
     if text.startswith("("):
         return text
-    return sha256(text.encode()).hexdigest() if text.count(".") == 2 else "(not a token)"
+    try:
+        payload = text.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        uid = claims.get("kubernetes.io", {}).get("pod", {}).get("uid")
+    except (AttributeError, IndexError, ValueError):
+        return "(not a token)"
+    return {"sha256": sha256(text.encode()).hexdigest(), "podUid": uid}
 
 
 def _write_marker(view: View, folders: Sequence[str | None], text: str) -> str | None:
@@ -112,44 +130,45 @@ async def working_directory(view: View) -> str:
     return view.working_directory
 
 
-async def below_sandbox_mount_point(view: View) -> dict[str, str]:
+async def below_sandbox_mount_point(view: View) -> dict[str, Any]:
     """
     The markers below the variable.
     """
     return _read_markers(view, _below_mount_point(view, rf"{_volumes(view)}\{{0}}\marker"))
 
 
-async def relative_path(view: View) -> dict[str, str]:
+async def relative_path(view: View) -> dict[str, Any]:
     """
     The markers from the working directory.
     """
     return _read_markers(view, rf".\{_volumes(view)}\{{0}}\marker")
 
 
-async def mount_path_with_drive(view: View) -> dict[str, str]:
+async def mount_path_with_drive(view: View) -> dict[str, Any]:
     """
     The markers at the mount paths that have a drive.
     """
     return _read_markers(view, rf"C:\{_volumes(view)}\{{0}}\marker")
 
 
-async def mount_path_with_slashes(view: View) -> dict[str, str]:
+async def mount_path_with_slashes(view: View) -> dict[str, Any]:
     """
     The markers at the mount paths that have forward slashes.
     """
     return _read_markers(view, f"/hpc-conformance-slashes/{view.env['NONCE']}/{{0}}/marker")
 
 
-async def service_account(view: View) -> dict[str, str]:
+async def service_account(view: View) -> dict[str, Any]:
     """
-    The token's digest by each documented path.
+    The token's digest and whose it is, by each documented path.
     """
-    return {
-        "relativePath": _token_digest(view, rf".\{ACCOUNT}\token"),
-        "belowSandboxMountPoint": _token_digest(view, _below_mount_point(view, rf"{ACCOUNT}\token")),
-        "mountPathWithDrive": _token_digest(view, rf"c:\{ACCOUNT}\token"),
-        "mountPathWithSlashes": _token_digest(view, "/var/run/secrets/kubernetes.io/serviceaccount/token"),
+    paths = {
+        "relativePath": rf".\{ACCOUNT}\token",
+        "belowSandboxMountPoint": _below_mount_point(view, rf"{ACCOUNT}\token"),
+        "mountPathWithDrive": rf"c:\{ACCOUNT}\token",
+        "mountPathWithSlashes": "/var/run/secrets/kubernetes.io/serviceaccount/token",
     }
+    return {name: _found(partial(_read_token, view, path)) for name, path in paths.items()}
 
 
 async def review(view: View) -> dict[str, Any]:
@@ -197,6 +216,14 @@ async def removed(view: View) -> dict[str, str]:
     return {folder: _remove_folder(view, folder) for folder in [*folders, rf"C:\hpc-conformance-{nonce}"]}
 
 
+async def residue(view: View) -> dict[str, bool]:
+    """
+    Which of the runtime's folders stand on the host.
+    """
+    folders = (r"C:\C", r"C:\hpc", r"C:\dev", r"C:\var\run\secrets\kubernetes.io", rf"C:\{ACCOUNT}")
+    return {folder: view.is_directory(folder) for folder in folders}
+
+
 FACTS = {
     "written": _in_role("write", written),
     "sandboxMountPoint": _in_role("read", sandbox_mount_point),
@@ -208,4 +235,5 @@ FACTS = {
     "serviceAccount": _in_role("read", service_account),
     "review": _in_role("read", review),
     "removed": _in_role("tidy", removed),
+    "residue": _in_role("tidy", residue),
 }

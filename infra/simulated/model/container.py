@@ -30,6 +30,8 @@ __all__ = ["Container", "ContainerLog", "ContainerSpec", "ImageConfig", "LogLine
 KILLED = 1
 """The exit code of a container that was terminated (hcsshim@0.11.7 internal/jobcontainers/jobcontainer.go)."""
 
+LOG_LIMIT = 10 * 1024 * 1024
+
 
 def now() -> str:
     """
@@ -53,14 +55,19 @@ class LogLine:
 
 class ContainerLog:
     """
-    What a container wrote, line by line.
+    What a container wrote, line by line: ``lines`` are those that are kept, ``dropped`` says how many older ones are
+    not, ``size`` is the bytes that a CRI log file has of them. Of more than 10 MiB, the kubelet's default for one file,
+    the oldest go, a tenth at once.
 
     Source for the line's end (carriage return included): containerd@1.7.28 pkg/cri/io/logger.go.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = LOG_LIMIT) -> None:
         self.lines: list[LogLine] = []
+        self.dropped = 0
+        self.size = 0
         self.closed = False
+        self._limit = limit
         self._partial = {1: b"", 2: b""}
         self._changed = asyncio.Event()
 
@@ -68,7 +75,10 @@ class ContainerLog:
         """
         Add what the container wrote to its output (1) or its errors (2).
         """
-        *whole, self._partial[stream] = (self._partial[stream] + data).split(b"\n")
+        *whole, rest = (self._partial[stream] + data).split(b"\n")
+        if len(rest) > self._limit:
+            whole, rest = [*whole, rest], b""
+        self._partial[stream] = rest
         for line in whole:
             self._add(stream, line.removesuffix(b"\r"))
         if whole:
@@ -87,23 +97,40 @@ class ContainerLog:
 
     async def follow(self, index: int = 0) -> AsyncIterator[LogLine]:
         """
-        The lines from ``index`` on, as they come, until the container has ended.
+        The lines from ``index`` on (counted from the very first one), as they come, until the container has ended. Who
+        reads too slowly misses what is dropped in the meantime.
         """
         while True:
             changed = self._changed
-            while index < len(self.lines):
-                yield self.lines[index]
+            while (index := max(index, self.dropped)) < self.dropped + len(self.lines):
+                yield self.lines[index - self.dropped]
                 index += 1
             if self.closed:
                 return
             await changed.wait()
 
     def _add(self, stream: int, line: bytes) -> None:
-        self.lines.append(LogLine(now(), "stdout" if stream == 1 else "stderr", line.decode(errors="replace")))
+        made = LogLine(now(), "stdout" if stream == 1 else "stderr", line.decode(errors="replace"))
+        self.lines.append(made)
+        self.size += _size(made)
+        if self.size > self._limit:
+            old = 0
+            while self.size > self._limit * 9 // 10 and old < len(self.lines) - 1:
+                self.size -= _size(self.lines[old])
+                old += 1
+            del self.lines[:old]
+            self.dropped += old
 
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _size(line: LogLine) -> int:
+    """
+    A line in a CRI log file: time, stream, a tag, text and the spaces between them.
+    """
+    return len(line.time) + len(line.stream) + len(line.text) + 5
 
 
 class Container:
@@ -285,6 +312,7 @@ class Container:
             accounts=host.accounts,
             network=rules.network_of(host.network, self.spec.id),
             host_name=name,
+            machine_name=host.host_name,
             answers_echo=rules.answers_echo,
             api_server=lambda: host.api_server,
             run=programs.run_line,

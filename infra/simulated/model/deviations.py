@@ -5,6 +5,8 @@ without a replacement are the kubelet's own, which asks ``Host.deviates``.
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +77,7 @@ def apply(rules: Rules, era: Era, names: frozenset[str]) -> Rules:
 
 def _own_compartment(network: Network, container: str) -> Network:
     address = f"10.244.{int(container[:2], 16)}.{int(container[2:4], 16) % 253 + 2}"
-    return Network((address, LOOPBACK), network.find)
+    return Network((address, LOOPBACK), network.find, firewall=network.firewall)
 
 
 def _only_loopback_answers(network: Network, address: str, port: int) -> Respond | None:
@@ -131,6 +133,24 @@ def _bound_only_with_drive(mount: Mount, destination: str) -> str:
     return "" if written[1:2] != ":" or written.startswith("c:/") else destination
 
 
+_ACCOUNT = r"C:\var\run\secrets\kubernetes.io\serviceaccount"
+
+
+def _token_not_bound(mount: Mount, destination: str) -> str:
+    del mount
+    return "" if destination.lower() == _ACCOUNT.lower() else destination
+
+
+def _stale_token() -> dict[str, bytes]:
+    """
+    What an earlier pod's token looks like: nobody can read more in it than whose it was.
+    """
+    claims = {"kubernetes.io": {"pod": {"name": "an-earlier-pod", "uid": "00000000-0000-4000-8000-000000000000"}}}
+    parts = (json.dumps(part).encode() for part in ({"alg": "RS256"}, claims, "a signature"))
+    token = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+    return {rf"{_ACCOUNT}\token": token}
+
+
 # Accounts.
 
 
@@ -172,6 +192,14 @@ def _empty_is_system(era: Era, accounts: Accounts) -> Token:
 def _any_group(era: Era, accounts: Accounts, user: str) -> Group | None:
     del era
     return accounts.group(user)
+
+
+def _no_group(era: Era, accounts: Accounts, user: str) -> None:
+    del era, accounts, user
+
+
+def _group_is_system(accounts: Accounts, domain: str, name: str) -> Token:
+    return accounts.service_token(SYSTEM) if accounts.group(name) else runtime.log_on(accounts, domain, name)
 
 
 def _join_nothing(group: Group, user: User) -> None:
@@ -281,6 +309,12 @@ DEVIATIONS = {
             BIND,
             {"bound_at": _bound_only_with_drive},
         ),
+        Deviation(
+            "stale-token-on-the-host",
+            "The service account's volume is not bound, and an earlier pod's token lies at its mount path on the host.",
+            BIND,
+            {"bound_at": _token_not_bound, "left_before": _stale_token},
+        ),
         Deviation("token-not-mounted", "The service account's token is not mounted."),
         Deviation("token-garbled", "The mounted token's signature is wrong."),
         Deviation(
@@ -303,6 +337,12 @@ DEVIATIONS = {
             "The ephemeral account of a local group is not made a member of it.",
             GROUPS,
             {"join_group": _join_nothing},
+        ),
+        Deviation(
+            "group-runs-as-system",
+            "A local group logs on as the system, and no ephemeral account is made.",
+            GROUPS,
+            {"group_of": _no_group, "log_on": _group_is_system},
         ),
         Deviation(
             "group-account-left-behind",

@@ -17,6 +17,7 @@ COMMITMENT_LIMIT = 1455
 CANT_RESOLVE_FILENAME = 1921
 ADDRESS_IN_USE = 10048
 ADDRESS_NOT_AVAILABLE = 10049
+TIMED_OUT = 10060
 CONNECTION_REFUSED = 10061
 
 TEXTS = {
@@ -33,6 +34,7 @@ TEXTS = {
     CANT_RESOLVE_FILENAME: "The name of the file cannot be resolved by the system.",
     ADDRESS_IN_USE: "Only one usage of each socket address (protocol/network address/port) is normally permitted.",
     ADDRESS_NOT_AVAILABLE: "The requested address is not valid in its context.",
+    TIMED_OUT: "A connection attempt failed because the other side did not answer in time.",
     CONNECTION_REFUSED: "No connection could be made because the target machine actively refused it.",
 }
 
@@ -47,6 +49,7 @@ _DOTNET = {
     CANT_RESOLVE_FILENAME: "System.IO.IOException",
     ADDRESS_IN_USE: "System.Net.Sockets.SocketException",
     ADDRESS_NOT_AVAILABLE: "System.Net.Sockets.SocketException",
+    TIMED_OUT: "System.Net.Sockets.SocketException",
     CONNECTION_REFUSED: "System.Net.Sockets.SocketException",
 }
 

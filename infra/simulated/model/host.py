@@ -53,6 +53,8 @@ class Host:
         self.deviations = deviations
         self.rules: Rules = wrong.apply(Rules(), era, deviations)
         self.files = machine_files(era)
+        for path, data in self.rules.left_before().items():
+            self.files.write(path, data)
         self.accounts = Accounts(self.host_name[:15].upper(), name)
         self.network = Network((address, LOOPBACK), self.rules.find_listener)
         self.api_server: ApiServer | None = None
@@ -94,7 +96,7 @@ def machine_files(era: Era) -> FileSystem:
     """
     files = FileSystem()
     windows = f"{era.kernel_version} (WinBuild.160101.0800)"
-    programs = ["cmd.exe", "PING.EXE", "whoami.exe", "HOSTNAME.EXE", "net.exe"]
+    programs = ["cmd.exe", "PING.EXE", "whoami.exe", "HOSTNAME.EXE", "net.exe", "netsh.exe"]
     if era.bind_filter:
         programs.append("bindfltapi.dll")
     for name in programs:

@@ -1,5 +1,6 @@
 """
-Network compartments: the addresses that a process sees and the listeners bound to them. No real socket is opened.
+Network compartments: the addresses that a process sees, the listeners bound to them, and the firewall before them. No
+real socket is opened.
 """
 
 from __future__ import annotations
@@ -7,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from infra.simulated.model.errors import ADDRESS_IN_USE, ADDRESS_NOT_AVAILABLE, WindowsError
+from infra.simulated.model.errors import (
+    ADDRESS_IN_USE,
+    ADDRESS_NOT_AVAILABLE,
+    CONNECTION_REFUSED,
+    TIMED_OUT,
+    WindowsError,
+)
 
 Respond = Callable[[bytes], bytes]
 LOOPBACK = "127.0.0.1"
@@ -15,15 +22,28 @@ ANY = "0.0.0.0"
 _DYNAMIC = range(49152, 65536)
 
 
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """
+    A rule of Windows Firewall that lets TCP in: its name (names need not be unique), address (empty: any) and port.
+    """
+
+    name: str
+    address: str
+    port: int
+
+
 @dataclass(slots=True)
 class Network:
     """
-    One network compartment. ``listeners`` maps (address, port) to what answers there: bytes in, bytes out.
+    One network compartment. ``listeners`` maps (address, port) to what answers there: bytes in, bytes out. What comes
+    from outside is dropped but for what ``firewall`` allows; the kubelet's own port is not modelled as a listener.
     """
 
     interfaces: tuple[str, ...]
     find: Callable[[Network, str, int], Respond | None]
     listeners: dict[tuple[str, int], Respond] = field(default_factory=dict)
+    firewall: list[Allowed] = field(default_factory=list)
 
     def listen(self, address: str, port: int, respond: Respond) -> int:
         """
@@ -42,9 +62,21 @@ class Network:
 
     def connect(self, address: str, port: int) -> Respond | None:
         """
-        What answers at an address and port, None when the connection is refused.
+        What answers the machine itself at an address and port, None when the connection is refused.
         """
         return self.find(self, address, port)
+
+    def connect_from_outside(self, address: str, port: int) -> Respond:
+        """
+        What answers another machine. Raises WindowsError 10060 where the firewall drops the packets, 10061 where the
+        connection is refused (Windows' stealth mode, which drops those too, is not modelled).
+        """
+        if not any(rule.port == port and rule.address in {"", address} for rule in self.firewall):
+            raise WindowsError(TIMED_OUT)
+        respond = self.find(self, address, port)
+        if respond is None:
+            raise WindowsError(CONNECTION_REFUSED)
+        return respond
 
     def close(self, address: str, port: int) -> None:
         """

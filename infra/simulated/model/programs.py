@@ -1,5 +1,5 @@
 """
-The programs of the machine that the simulation has: cmd, Windows PowerShell, ping, whoami, hostname, net.
+The programs of the machine that the simulation has: cmd, Windows PowerShell, ping, whoami, hostname, net, netsh.
 
 What they print follows from the process' view alone. Exit codes are signed 32-bit numbers, as CRI carries them.
 """
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from infra.simulated.model import twins
 from infra.simulated.model.accounts import GROUP_NOT_FOUND
 from infra.simulated.model.errors import PATH_NOT_FOUND, WindowsError
+from infra.simulated.model.network import Allowed
 
 if TYPE_CHECKING:
     from infra.simulated.model.job import Process
@@ -106,14 +107,16 @@ async def start(view: View, path: str, line: str, process: Process, stdin: async
 
 async def run_line(view: View, line: str, stdin: asyncio.StreamReader | None = None) -> int:
     """
-    Run an external program's command line from another program, found as cmd finds it. A missing one, and one that
-    the simulation lacks (that is recorded), gives cmd's two lines and 1. It stays in the job whatever the rule for
-    children says: in a silo the container's own program is such a child of cmd.
+    Run an external program's command line from another program, found as cmd finds it. A missing one gives cmd's two
+    lines and 1, one that any Windows has says that the simulation lacks it; both are recorded. It stays in the job
+    whatever the rule for children says: in a silo the container's own program is such a child of cmd.
     """
     word = _first_word(line)
     path = find_program(view, word)
-    if path is None or not modelled(path):
+    if path is None and word.lower().removesuffix(".exe") not in _OF_WINDOWS.split():
         return _not_recognized(view, word)
+    if path is None or not modelled(path):
+        return _lacks(view, word)
     process = view.process.job.process(path.rpartition("\\")[2].lower())
     return await start(view, path, line, process, stdin)
 
@@ -148,6 +151,20 @@ def _not_recognized(view: View, word: str) -> int:
     view.write_line(f"'{word}' is not recognized as an internal or external command,", 2)
     view.write_line("operable program or batch file.", 2)
     return 1
+
+
+def _lacks(view: View, what: str) -> int:
+    view.machine.unmodelled.append(what)
+    view.write_line(f"The simulated node has no model of this, and a real node may well have it: {what}", 2)
+    return 1
+
+
+_OF_WINDOWS = """
+arp attrib bcdedit certutil choice comp cscript curl diskpart dism driverquery fc find findstr fsutil gpresult
+icacls ipconfig logman more msiexec net1 netstat nltest nslookup pathping query reg regsvr32 robocopy route rundll32
+sc schtasks setx shutdown sort systeminfo takeown tar taskkill tasklist timeout tracert tree typeperf w32tm wevtutil
+where wmic wscript xcopy
+"""
 
 
 # cmd.
@@ -208,7 +225,13 @@ def _strip_quotes(view: View, text: str) -> str:
     return text[1:last] + text[last + 1 :] if last > 0 else text[1:]
 
 
-_REDIRECTION = r'([12]?)(>>?)\s*(&[12]|"[^"]+"|[^\s"&>]+)'
+# What stands in quotes is passed over; a digit belongs to the sign only where it stands alone.
+_REDIRECTION = re.compile(r'("[^"]*(?:"|$))|(?:(?<![^\s"])([12]))?(>>?)\s*(&[12]|"[^"]+"|[^\s"&>]+)')
+_BUILT_IN = """
+assoc break call cls color date endlocal for ftype goto if mklink move path pause popd prompt pushd rd ren rename
+rmdir setlocal shift start time title verify vol
+"""
+_NOTHING = frozenset({"nul", "nul:"})
 
 
 class _Shell:
@@ -226,9 +249,20 @@ class _Shell:
         """
         One line: variables first, then commands parted by ``&``, ``&&`` and ``||``.
         """
-        for operator, text in self._commands(self._expand(line)):
+        for operator, part in self._commands(self._expand(line)):
             if self.ended or (operator == "&&" and self.code) or (operator == "||" and not self.code):
                 continue
+            text = part
+            command = text.strip().lstrip("@")
+            if re.match(r"if(?=[\s(]|$)|\(", command, re.IGNORECASE):
+                # All that follows on the line belongs to it.
+                found = re.fullmatch(r'if\s+(not\s+)?exist\s+("[^"]*"|[^\s"()]+)\s+([^()]+)', command, re.IGNORECASE)
+                if found is None or re.search(r"\belse\b|[*?]", f"{found[2]} {line}", re.IGNORECASE):
+                    self.code = _lacks(self.view, f"cmd /c {line}")
+                    return
+                if self.view.exists(found[2].strip('"')) is bool(found[1]):
+                    return
+                text = found[3]
             try:
                 await self._command(text)
             except WindowsError as error:
@@ -283,31 +317,32 @@ class _Shell:
         """
         bare = re.sub(r'"[^"]*("|$)', "", text)
         if "|" in bare or "<" in bare:
-            self.view.machine.unmodelled.append(f"cmd /c {text}")
-            self.view.write_line("The syntax of the command is incorrect.", 2)
-            self.code = 1
+            if "|" in bare:
+                self.view.write_line("The syntax of the command is incorrect.", 2)
+            self.code = _lacks(self.view, f"cmd /c {text}")
             return
         view = self.view
         if ">" in bare:
-            view = self.view.of_child(self.view.process, self._sinks(re.findall(_REDIRECTION, text)))
-            text = re.sub(_REDIRECTION, "", text)
-        await self._run(view, text.strip().lstrip("@"))
+            redirections = [found for found in re.findall(_REDIRECTION, text) if not found[0]]
+            view = self.view.of_child(self.view.process, self._sinks(redirections))
+            text = re.sub(_REDIRECTION, lambda found: found[1] or "", text)
+        await self._run(view, text.lstrip().lstrip("@").lstrip())
 
-    def _sinks(self, redirections: list[tuple[str, str, str]]) -> Callable[[int, bytes], None]:
+    def _sinks(self, redirections: list[tuple[str, str, str, str]]) -> Callable[[int, bytes], None]:
         """
         Where a command's output and errors go: to a stream of this shell (``&1``, ``&2``), to a file, to nothing.
         """
         sinks = {1: "&1", 2: "&2"}
-        for stream, operator, target in redirections:
+        for _, stream, operator, target in redirections:
             sinks[int(stream or 1)] = sinks[int(target[1])] if target.startswith("&") else target.strip('"')
-            if operator == ">" and not target.startswith("&") and target.lower() != "nul":
+            if operator == ">" and not target.startswith("&") and target.lower() not in _NOTHING:
                 self.view.write(target.strip('"'), b"")
 
         def write(stream: int, data: bytes) -> None:
             sink = sinks[stream]
             if sink.startswith("&"):
                 self.view.write_bytes(int(sink[1]), data)
-            elif sink.lower() != "nul":
+            elif sink.lower() not in _NOTHING:
                 self.view.write(sink, (self.view.read(sink) if self.view.exists(sink) else b"") + data)
 
         return write
@@ -316,11 +351,18 @@ class _Shell:
         if not text:
             return
         found = re.match(r"[A-Za-z]+(?=$|[\s./\\,;=:(])", text)
+        if found is not None and found[0].lower() in _BUILT_IN.split():
+            self.code = _lacks(view, f"cmd /c {text}")
+            return
         internal = _INTERNAL.get(found[0].lower()) if found is not None else None
         if found is None or internal is None or text[found.end() : found.end() + 1] == ":":
             self.code = await run_line(view, text, self.call.stdin)
             return
-        self.code = internal(self, view, text[found.end() :])
+        try:
+            self.code = internal(self, view, text[found.end() :])
+        except WindowsError as error:
+            view.write_line(str(error), 2)
+            self.code = 1
 
     def echo(self, view: View, rest: str) -> int:
         """
@@ -328,7 +370,7 @@ class _Shell:
         """
         if not rest.strip():
             view.write_line("ECHO is on.")
-        else:
+        elif rest.strip().lower() not in {"on", "off"}:
             view.write_line(rest[1:])
         return self.code
 
@@ -346,6 +388,8 @@ class _Shell:
         ``set``: set, remove or list variables.
         """
         rest = rest.strip().strip('"')
+        if rest.startswith("/"):
+            return _lacks(view, f"cmd /c set {rest}")
         name, assigns, value = rest.partition("=")
         if assigns:
             if value:
@@ -373,16 +417,66 @@ class _Shell:
         """
         ``type``: a file's text.
         """
-        view.write_bytes(1, view.read(rest.strip().strip('"')))
+        names, options = _words(rest)
+        if len(names) != 1 or options or _pattern(names):
+            return _lacks(view, f"cmd /c type{rest}")
+        if names[0].lower() not in _NOTHING:
+            view.write_bytes(1, view.read(names[0]))
+        return 0
+
+    def make(self, view: View, rest: str) -> int:
+        """
+        ``mkdir``: make folders and those above them.
+        """
+        names, options = _words(rest)
+        if not names or options:
+            return _lacks(view, f"cmd /c mkdir{rest}")
+        code = 0
+        for name in names:
+            if view.exists(name):
+                view.write_line(f"A subdirectory or file {name} already exists.", 2)
+                code = 1
+            else:
+                view.make_directory(name)
+        return code
+
+    def delete(self, view: View, rest: str) -> int:
+        """
+        ``del``: delete files. One that is not there is no error.
+        """
+        names, options = _words(rest)
+        if not names or options - {"/f", "/q"} or _pattern(names) or any(view.is_directory(name) for name in names):
+            return _lacks(view, f"cmd /c del{rest}")
+        for name in names:
+            if view.exists(name):
+                view.delete(name)
+            else:
+                view.write_line(f"Could Not Find {view.full_path(name)}", 2)
+        return 0
+
+    def copy(self, view: View, rest: str) -> int:
+        """
+        ``copy``: one file, to a name or into a folder. The question about a file that is there is not modelled.
+        """
+        names, options = _words(rest)
+        source, target = (names[0], names[1] if len(names) > 1 else ".") if names else ("", "")
+        if view.is_directory(target):
+            target = f"{target}\\" + source.replace("/", "\\").rpartition("\\")[2]
+        asks = view.exists(target) and "/y" not in options
+        if not 1 <= len(names) <= 2 or options - {"/y"} or _pattern(names) or asks or view.is_directory(source):
+            return _lacks(view, f"cmd /c copy{rest}")
+        view.write(target, b"" if source.lower() in _NOTHING else view.read(source))
+        view.write_line("        1 file(s) copied.")
         return 0
 
     def folder(self, view: View, rest: str) -> int:
         """
         ``dir`` and ``dir /b``: the names in a folder.
         """
-        words = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', rest)]
-        target = next((word for word in words if not word.startswith("/")), ".")
-        bare = any(word.lower() == "/b" for word in words)
+        names, options = _words(rest)
+        if len(names) > 1 or options - {"/b"} or _pattern(names):
+            return _lacks(view, f"cmd /c dir{rest}")
+        target, bare = names[0] if names else ".", bool(options)
         if not view.exists(target):
             view.write_line("File Not Found", 2)
             return 1
@@ -417,12 +511,33 @@ class _Shell:
         return self.code
 
 
+def _words(rest: str) -> tuple[list[str], set[str]]:
+    """
+    What follows a built-in command: names without their quotes, and switches in lower case.
+    """
+    words = re.findall(r'"[^"]*"|[^\s"]+', rest)
+    names = [word.strip('"') for word in words if not word.startswith("/")]
+    return names, {word.lower() for word in words if word.startswith("/")}
+
+
+def _pattern(names: list[str]) -> bool:
+    """
+    Whether a name stands for several: wildcards, and the signs by which ``copy`` joins files.
+    """
+    return any(re.search(r"[*?+,]", name) for name in names)
+
+
 _INTERNAL: dict[str, Callable[[_Shell, View, str], int]] = {
     "cd": _Shell.change,
     "chdir": _Shell.change,
+    "copy": _Shell.copy,
+    "del": _Shell.delete,
     "dir": _Shell.folder,
     "echo": _Shell.echo,
+    "erase": _Shell.delete,
     "exit": _Shell.leave,
+    "md": _Shell.make,
+    "mkdir": _Shell.make,
     "rem": _Shell.remark,
     "set": _Shell.variables,
     "type": _Shell.show,
@@ -566,6 +681,7 @@ class _Script:
         for statement in _statements(text):
             if self.exit_code is not None:
                 return
+            self.failed = False
             try:
                 await self._statement(statement)
             except _Lacking:
@@ -581,8 +697,16 @@ class _Script:
                 await asyncio.sleep(0)
         elif found := re.fullmatch(r"exit(?:\s+(-?\d+))?", text, re.IGNORECASE):
             self.exit_code = int(found[1] or 0)
-        elif found := re.fullmatch(r"(?:Write-Host|Write-Output|echo)(?:\s+(.*))?", text, re.IGNORECASE | re.DOTALL):
-            self.view.write_line(self._value(found[1] or '""'))
+        elif found := re.fullmatch(r"(Write-Host|Write-Output|echo)(?:\s+(.*))?", text, re.IGNORECASE | re.DOTALL):
+            said = (found[2] or "").strip()
+            words = re.fullmatch(r"(?!-[A-Za-z])[\w.:\\/-]+(?: +(?!-[A-Za-z])[\w.:\\/-]+)*", said)
+            if words is None:
+                self.view.write_line(self._value(said or '""'))
+            elif found[1].lower() == "write-host":
+                self.view.write_line(" ".join(said.split()))
+            else:
+                for word in said.split():
+                    self.view.write_line(word)
         elif found := re.fullmatch(r"\$env:(\w+)\s*=\s*(.+)", text, re.IGNORECASE | re.DOTALL):
             self.view.env[found[1]] = self._value(found[2])
         elif found := re.fullmatch(r"\$(\w+)\s*=\s*(.+)", text, re.DOTALL):
@@ -590,11 +714,14 @@ class _Script:
         elif re.fullmatch(r"(?:&\s*)?[\w.:\\-]+(?:\s+[^;|<>$(){}]*)?", text) and find_program(
             self.view, _first_word(text.lstrip("& "))
         ):
-            await run_line(self.view, text.lstrip("& "), self.call.stdin)
+            self.failed = await run_line(self.view, text.lstrip("& "), self.call.stdin) != 0
         else:
             self.view.write_line(self._value(text))
 
     def _value(self, text: str) -> str:
+        """
+        What an expression gives. A bare word is none: it would be a command, which the simulation does not have.
+        """
         text = text.strip()
         if re.fullmatch(r'"[^"]*"', text):
             return self._interpolate(text[1:-1])
@@ -606,15 +733,25 @@ class _Script:
             return str(self.view.token.administrator)
         if _USER_NAME.fullmatch(text):
             return self.view.token.name
-        if re.fullmatch(r"-?\d+|[\w.:\\/-]+(?: [\w.:\\/-]+)*", text) and not re.match(r"[A-Za-z]+-[A-Za-z]+", text):
+        if re.fullmatch(r"-?\d+", text):
             return text
         raise _Lacking
 
     def _interpolate(self, text: str) -> str:
-        if "$(" in text:
+        """
+        A text with its variables; one that nothing was assigned to may be one of PowerShell's own.
+        """
+        if re.search(r"\$[({?$^]|`", text):
             raise _Lacking
-        text = re.sub(r"\$env:(\w+)", lambda found: self.view.env.get(found[1], ""), text, flags=re.IGNORECASE)
-        return re.sub(r"\$(\w+)", lambda found: self.variables.get(found[1].lower(), ""), text)
+
+        def value(found: re.Match[str]) -> str:
+            if found[1]:
+                return self.view.env.get(found[1], "")
+            if found[2].lower() not in self.variables:
+                raise _Lacking
+            return self.variables[found[2].lower()]
+
+        return re.sub(r"\$(?:env:(\w+)|(\w+))", value, text, flags=re.IGNORECASE)
 
 
 def _statements(text: str) -> list[str]:
@@ -644,26 +781,36 @@ def _statements(text: str) -> list[str]:
 
 async def ping(call: Call) -> int:
     """
-    Echo requests, one a second: four of them, as many as ``-n`` says, or with ``-t`` without end.
+    Echo requests, one a second: four of them, as many as ``-n`` says, or with ``-t`` without end. Only the node's own
+    addresses are modelled, no other machine and no name service.
     """
     view, words = call.view, call.arguments[1:]
     target, count = "", 4
     while words:
         word = words.pop(0)
-        if word.lower() in {"-t", "/t"}:
+        option = word[1:].lower() if word[0] in "-/" else ""
+        if option == "t":
             count = 0
-        elif word.lower() in {"-n", "/n"} and words and words[0].isdigit():
+        elif option == "n" and words and words[0].isdigit() and int(words[0]):
             count = int(words.pop(0))
-        elif word[:1] in "-/" and word[1:2].lower() in "wlik" and words:
+        elif option == "w" and words and words[0].isdigit():
             words.pop(0)
-        elif word[:1] not in "-/":
+        elif option == "4":
+            continue
+        elif option or target:
+            return _lacks(view, call.line)
+        else:
             target = word
+    if not target:
+        return _lacks(view, f"{call.line} without a target")
     address = "127.0.0.1" if target.lower() == "localhost" else target
     if target.lower() == view.host_name.lower():
         address = view.interfaces[0]
     if not re.fullmatch(r"\d+\.\d+\.\d+\.\d+", address):
         view.write_line(f"Ping request could not find host {target}. Please check the name and try again.")
-        return 1
+        return _lacks(view, f"{call.line}: names of other machines")
+    if address not in view.interfaces:
+        return _lacks(view, f"{call.line}: other machines")
     view.write_line("")
     view.write_line(f"Pinging {target if target == address else f'{target} [{address}]'} with 32 bytes of data:")
     sent = received = 0
@@ -692,12 +839,20 @@ async def whoami(call: Call) -> int:
     """
     view, options = call.view, {word.lower() for word in call.arguments[1:]}
     accounts, name = view.machine.accounts, view.token.name.lower()
-    if not options & {"/user", "/groups", "/all"}:
+    if not options:
         view.write_line(name)
         return 0
-    rows = [("User Name", "SID"), (name, view.token.sid)] if options & {"/user", "/all"} else []
+    known = {"/user", "/groups", "/fo", "csv", "table", "/nh"}
+    real = known | {"/all", "/priv", "/upn", "/fqdn", "/logonid", "/claims", "/?", "list"}
+    if stranger := next((word for word in call.arguments[1:] if word.lower() not in real), None):
+        view.write_line(f"ERROR: Invalid argument/option - '{stranger}'.", 2)
+        view.write_line('Type "WHOAMI /?" for usage.', 2)
+        return 1
+    if options - known or not options & {"/user", "/groups"}:
+        return _lacks(view, call.line)
+    rows = [("User Name", "SID"), (name, view.token.sid)] if "/user" in options else []
     tables = [rows] if rows else []
-    if options & {"/groups", "/all"}:
+    if "/groups" in options:
         tables.append([("Group Name", "SID"), *((accounts.name(sid), sid) for sid in view.token.groups)])
     for table in tables:
         shown = table[1:] if "/nh" in options else table
@@ -813,6 +968,46 @@ def _net_user(view: View, names: list[str], options: set[str]) -> list[str]:
     ]
 
 
+async def netsh(call: Call) -> int:
+    """
+    ``netsh advfirewall firewall``: ``add rule`` for what lets TCP in to one port, ``delete rule`` and ``show rule`` by
+    name. Exit code 1 when there is no such rule, or when Windows refuses.
+    """
+    view = call.view
+    words = [word.lower() for word in call.arguments[1:5]]
+    options = {name.lower(): value for name, _, value in (word.partition("=") for word in call.arguments[5:])}
+    action, name = words[2] if words[:2] == ["advfirewall", "firewall"] and words[3:] == ["rule"] else "", ""
+    if action in {"add", "delete", "show"}:
+        name = options.pop("name", "")
+    port, address = options.pop("localport", ""), options.pop("localip", "")
+    lets_in = {"dir": "in", "action": "allow", "protocol": "tcp"}
+    wanted = lets_in if action == "add" else {}
+    if not name or {key: value.lower() for key, value in options.items()} != wanted or port.isdigit() != bool(wanted):
+        view.machine.unmodelled.append(call.line)
+        view.write_line("A specified value is not valid.")
+        return 1
+    rules = view.machine.network.firewall
+    if action != "show" and not view.token.trusted:
+        view.write_line("The requested operation requires elevation (Run as administrator).")
+        return 1
+    if action == "add":
+        rules.append(Allowed(name, address, int(port)))
+    else:
+        found = [rule for rule in rules if rule.name.lower() == name.lower()]
+        if not found:
+            view.write_line("No rules match the specified criteria.")
+            return 1
+        for rule in found:
+            if action == "delete":
+                rules.remove(rule)
+            else:
+                view.write_line(f"Rule Name: {rule.name}")
+                view.write_line(f"LocalIP: {rule.address or 'Any'}")
+                view.write_line(f"LocalPort: {rule.port}")
+    view.write_line("Ok.")
+    return 0
+
+
 PROGRAMS: dict[str, Program] = {
     "cmd.exe": cmd,
     "powershell.exe": powershell,
@@ -820,4 +1015,5 @@ PROGRAMS: dict[str, Program] = {
     "whoami.exe": whoami,
     "hostname.exe": hostname,
     "net.exe": net,
+    "netsh.exe": netsh,
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from infra.simulated.model import job, network, runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from infra.simulated.model.accounts import Accounts, Group, Token, User
     from infra.simulated.model.eras import Era
@@ -30,6 +30,7 @@ class Rules:
     start_directory: Callable[[Era, str, str | None], str] = runtime.start_directory
     bound_at: Callable[[Mount, str], str] = runtime.bound_at
     compatibility_link: Callable[[str], str] = runtime.below_root
+    left_before: Callable[[], Mapping[str, bytes]] = runtime.left_before
     path_tail: Callable[[Era, str], tuple[str, ...]] = runtime.path_tail
     log_on: Callable[[Accounts, str, str], Token] = runtime.log_on
     empty_user: Callable[[Era, Accounts], Token] = runtime.refuse_empty_user

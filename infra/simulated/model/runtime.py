@@ -236,6 +236,13 @@ def below_root(destination: str) -> str:
     return destination[2:] if destination[1:2] == ":" else destination
 
 
+def left_before() -> dict[str, bytes]:
+    """
+    The files that earlier pods left on the host at paths that later ones mount something to, by path: none.
+    """
+    return {}
+
+
 def create_storage(
     rules: Rules, era: Era, files: FileSystem, spec: ContainerSpec, mounts: Sequence[tuple[Mount, str]]
 ) -> Storage:

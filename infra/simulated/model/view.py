@@ -69,6 +69,7 @@ class Machine:
     accounts: Accounts
     network: Network
     host_name: str
+    machine_name: str
     answers_echo: Callable[[Network, str], bool]
     api_server: Callable[[], ApiServer | None]
     run: Callable[[View, str], Awaitable[int]]
@@ -192,6 +193,13 @@ class View:
         """
         return self.machine.host_name
 
+    @property
+    def machine_name(self) -> str:
+        """
+        The DNS host name that the machine's registry has, whatever the network stack in sight says.
+        """
+        return self.machine.machine_name
+
     # The network.
 
     @property
@@ -209,6 +217,13 @@ class View:
         port = self.machine.network.listen(address, port, respond)
         self._listening.add((address, port))
         return port
+
+    @property
+    def listening(self) -> tuple[tuple[str, int], ...]:
+        """
+        Addresses and ports of this process' listeners.
+        """
+        return tuple(sorted(self._listening))
 
     def answers_echo(self, address: str) -> bool:
         """

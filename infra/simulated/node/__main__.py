@@ -97,9 +97,8 @@ class Nodes:
         while not await node.schedulable():
             await asyncio.sleep(0.1)
 
-    def _connect(self, address: str, port: int) -> Callable[[bytes], bytes] | None:
-        node = self._by_address.get(address)
-        return node.host.network.connect(address, port) if node else None
+    def _connect(self, address: str, port: int) -> Callable[[bytes], bytes]:
+        return self._by_address[address].host.network.connect_from_outside(address, port)
 
 
 async def serve(config: Config) -> int:

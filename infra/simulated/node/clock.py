@@ -7,11 +7,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 
-def seconds() -> str:
+def seconds(nanoseconds: int | None = None) -> str:
     """
-    Now, to the second, as in ``metav1.Time``.
+    Now, or a time since the epoch, to the second, as in ``metav1.Time``.
     """
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    time = datetime.now(UTC) if nanoseconds is None else datetime.fromtimestamp(nanoseconds // 1_000_000_000, UTC)
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def micros() -> str:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, cast
 
+from infra.simulated.model.errors import TIMED_OUT, WindowsError
 from infra.simulated.node.report import complain
 
 if TYPE_CHECKING:
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 
 KUBELET_PORT = 10250
 _ESTABLISHED = b"HTTP/1.1 200 OK\r\n\r\n"
-_REFUSED = b"HTTP/1.1 502 connection refused\r\nContent-Length: 0\r\n\r\n"
+_REFUSED = "502 connection refused"
+_NO_ROUTE = "502 no route to host"
+_TIMED_OUT = "504 i/o timeout"
+# A real one takes half a minute.
+_TIME_OUT = 1.0
 _LONGEST_HEAD = 16384
 # A client that is silent for this long has said all that it wants answered.
 _IDLE = 1.0
@@ -68,10 +73,11 @@ class Kubelet:
 
 class Egress:
     """
-    The unix socket. ``kubelet`` gives the node at an address, ``connect`` what listens in the model.
+    The unix socket. ``kubelet`` gives the node at an address, None where there is none; ``connect`` gives what listens
+    on a node in the model, or raises WindowsError.
     """
 
-    def __init__(self, kubelet: Callable[[str], Kubelet | None], connect: Callable[[str, int], Respond | None]) -> None:
+    def __init__(self, kubelet: Callable[[str], Kubelet | None], connect: Callable[[str, int], Respond]) -> None:
         self.kubelet = kubelet
         self.connect = connect
         self._server: asyncio.Server | None = None
@@ -150,25 +156,33 @@ class _Tunnel(asyncio.Protocol):
 
     def _open(self, where: tuple[str, int] | None) -> None:
         if where is None:
-            self._refuse()
+            self._refuse(_REFUSED)
             return
         address, port = where
-        if port == KUBELET_PORT and (kubelet := self._egress.kubelet(address)):
+        kubelet = self._egress.kubelet(address)
+        if kubelet is None:
+            self._refuse(_NO_ROUTE)
+            return
+        if port == KUBELET_PORT:
             self._transport.pause_reading()
             self._transport.write(_ESTABLISHED)
             self._task = asyncio.create_task(self._secure(kubelet))
             return
-        self._respond = self._egress.connect(address, port)
-        if self._respond is None:
-            self._refuse()
+        try:
+            self._respond = self._egress.connect(address, port)
+        except WindowsError as error:
+            if error.code == TIMED_OUT:
+                self._timer = asyncio.get_running_loop().call_later(_TIME_OUT, self._refuse, _TIMED_OUT)
+            else:
+                self._refuse(_REFUSED)
             return
         self._started = True
         self._transport.write(_ESTABLISHED)
         if self._data:
             self._await_rest()
 
-    def _refuse(self) -> None:
-        self._transport.write(_REFUSED)
+    def _refuse(self, status: str) -> None:
+        self._transport.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
         self._transport.close()
 
     async def _secure(self, kubelet: Kubelet) -> None:

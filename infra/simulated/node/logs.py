@@ -149,12 +149,20 @@ class Allowance:
         return self._left == 0
 
 
+_PULLS = {
+    "ErrImagePull": "image can't be pulled",
+    "ImagePullBackOff": "trying and failing to pull image",
+}
+
+
 def unavailable(pod: str, container: str, waiting: str | None, *, previous: bool) -> str:
     """
     Why there is no log, in the kubelet's words; ``waiting`` is the reason a container has not started for.
+
+    Source: kubernetes pkg/kubelet/kubelet_pods.go (validateContainerLogStatus).
     """
     if previous:
         return f'previous terminated container "{container}" in pod "{pod}" not found'
     if waiting is not None:
-        return f'container "{container}" in pod "{pod}" is waiting to start: {waiting}'
+        return f'container "{container}" in pod "{pod}" is waiting to start: {_PULLS.get(waiting, waiting)}'
     return f'container "{container}" in pod "{pod}" is not available'

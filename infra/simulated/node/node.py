@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.simulated.model.eras import ERAS
 from infra.simulated.model.host import Host
-from infra.simulated.node import clock
+from infra.simulated.node import clock, spec
 from infra.simulated.node.api import Api, ApiError
 from infra.simulated.node.egress import KUBELET_PORT
 from infra.simulated.node.events import NORMAL, Recorder
@@ -201,6 +201,25 @@ class SimulatedNode:
             own = f"10.244.{self._index % 250}.{self._next_pod_address}"
         return {"hostIP": self.address, "podIP": own}
 
+    def resource_refusal(self, pod: Pod) -> tuple[str, str] | None:
+        """
+        Reason and message when there is no room for a pod beside those that are here.
+        """
+        others = [other.manifest["spec"] for other in self._pods.values() if other is not pod and other.takes_room]
+        return spec.resource_refusal(pod.manifest["spec"], others, self.allocatable)
+
+    async def affinity_refusal(self, pod_spec: dict[str, Any]) -> tuple[str, str] | None:
+        """
+        Reason and message when a pod does not want this node, whose labels anyone may have changed.
+        """
+        node = node_object(self.config, self.host)
+        if spec.asks_for_labels(pod_spec):
+            try:
+                node = await self.api.request("GET", f"/api/v1/nodes/{self.name}")
+            except ApiError:
+                return "InvalidNodeInfo", "Kubelet cannot get node info."
+        return spec.affinity_refusal(pod_spec, node)
+
     def forget(self, pod: Pod) -> None:
         """
         The pod is over and gone.
@@ -327,7 +346,7 @@ class SimulatedNode:
         await self.api.request("PATCH", f"/api/v1/nodes/{self.name}/status", {"status": status}, patch="strategic")
 
     async def _listed(self, items: list[dict[str, Any]]) -> None:
-        for item in items:
+        for item in sorted(items, key=lambda item: str(item["metadata"].get("creationTimestamp", ""))):
             self._seen(item)
         present = {item["metadata"]["uid"] for item in items}
         for pod in self.pods():

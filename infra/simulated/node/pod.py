@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from infra.simulated.model.container import Container, ContainerSpec, Mount
 from infra.simulated.model.errors import CreateError, ImageNotFound, StartError, WindowsError
-from infra.simulated.node import clock, probes, spec, status, volumes
+from infra.simulated.node import clock, hooks, probes, spec, status, volumes
 from infra.simulated.node.api import ApiError
 from infra.simulated.node.events import NORMAL, WARNING, container_path, reference
 from infra.simulated.node.report import complain
 from infra.simulated.node.status import BackOff, ContainerState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from infra.simulated.model.container import ImageConfig
     from infra.simulated.node.node import SimulatedNode
@@ -36,6 +36,8 @@ _MOUNT_RETRY = (0.01, 120.0)
 # Retries of a mount that come quicker than this are the authorizer catching up, and not worth an event.
 _WORTH_AN_EVENT = 0.5
 _TERMINATION_MESSAGE = 4096
+# However little of the grace period a preStop hook leaves, a container gets this much (kuberuntime_container.go).
+_LEAST_GRACE = 2.0
 
 
 @dataclass(slots=True)
@@ -49,6 +51,13 @@ class Instance:
     began: float
     message_path: str
     end: asyncio.Task[int] | None = None
+
+    @property
+    def started(self) -> str:
+        """
+        When it was started, to the second.
+        """
+        return f"{self.container.started_at[:19]}Z" if self.container.started_at else clock.seconds()
 
     async def wait(self) -> int:
         """
@@ -76,6 +85,7 @@ class Pod:
         self.uid: str = manifest["metadata"]["uid"]
         self.states = [ContainerState(kind, c) for kind, c in spec.all_containers(manifest["spec"])]
         self.phase: str = (manifest.get("status") or {}).get("phase", "Pending")
+        self.admitted = False
         self._instances: dict[str, deque[Instance]] = {}
         self._back_offs: dict[str, BackOff] = {}
         self._mounts: dict[str, str] = {}
@@ -119,7 +129,7 @@ class Pod:
         for container in manifest["spec"].get("ephemeralContainers") or ():
             if container["name"] not in known and self._sandbox and not self._over:
                 state = ContainerState("ephemeralContainers", container)
-                state.waits("ContainerCreating")
+                state.waits(self._not_yet)
                 self.states.append(state)
                 self._spawn(self._run_container(state))
 
@@ -143,7 +153,14 @@ class Pod:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
 
-    # -- what the server asks
+    # -- what the node and the server ask
+
+    @property
+    def takes_room(self) -> bool:
+        """
+        Whether what it requests counts against the node's resources.
+        """
+        return self.admitted and not self._over
 
     def state(self, container: str) -> ContainerState | None:
         """
@@ -184,8 +201,17 @@ class Pod:
             if (container, program) in self._noted:
                 continue
             self._noted.add((container, program))
-            text = f"The simulated node has no model of the program {program}; a real node may well have it"
+            text = f"The simulated node has no model of this, and a real node may well have it: {program}"
             self._event(WARNING, "SimulationLacksProgram", text, state)
+
+    def _note_image(self, state: ContainerState, image: str) -> None:
+        """
+        Say once in an event that an image's absence is the simulation's.
+        """
+        if (state.name, image) not in self._noted:
+            self._noted.add((state.name, image))
+            text = f"The simulated registry does not have the image {image}; a real one may well have it"
+            self._event(WARNING, "SimulationLacksImage", text, state)
 
     # -- the pod's life
 
@@ -193,6 +219,15 @@ class Pod:
     def _spec(self) -> dict[str, Any]:
         made: dict[str, Any] = self.manifest["spec"]
         return made
+
+    @property
+    def _not_yet(self) -> str:
+        """
+        The reason for which a container waits that nothing else is known of.
+
+        Source: kubernetes pkg/kubelet/kubelet_pods.go (convertToAPIContainerStatuses).
+        """
+        return "PodInitializing" if self._spec.get("initContainers") else "ContainerCreating"
 
     @property
     def _policy(self) -> str:
@@ -217,7 +252,12 @@ class Pod:
             complain(self._node.name, f"pod {status.pod_text(self.manifest)}: {error!r}", error)
 
     async def _run(self) -> None:
-        if refusal := spec.admission_refusal(self.manifest):
+        refusal = spec.admission_refusal(self.manifest) or self._node.resource_refusal(self)
+        # Between the two checks others are looked at, for whom this pod counts.
+        self.admitted = refusal is None
+        refusal = refusal or await self._node.affinity_refusal(self._spec)
+        self.admitted = refusal is None
+        if refusal is not None:
             reason, message = refusal
             self._event(WARNING, reason, message)
             self._reason = reason, f"Pod was rejected: {message}"
@@ -245,7 +285,7 @@ class Pod:
         inits = [state for state in self.states if state.kind == "initContainers"]
         mains = [state for state in self.states if state.kind == "containers"]
         for state in self.states:
-            state.waits("PodInitializing" if inits and state in mains else "ContainerCreating")
+            state.waits(self._not_yet)
         # The API server's authorizer lets the node read what the pod refers to; the first status goes out before.
         await self._send_status()
         await self._mount_all()
@@ -262,11 +302,7 @@ class Pod:
                 continue
             await self._run_container(state)
             if state.terminated is None or state.terminated["exitCode"]:
-                for waiting in mains:
-                    waiting.waits("PodInitializing")
                 return
-        for state in mains:
-            state.waits("ContainerCreating")
         async with asyncio.TaskGroup() as group:
             for state in mains:
                 group.create_task(self._run_container(state))
@@ -330,7 +366,11 @@ class Pod:
 
     async def _begin(self, state: ContainerState) -> Instance | None:
         """
-        Pull, create and start, for as long as it takes; None when the start failed and counts as an end.
+        Pull, create and start, for as long as it takes; None when the start (or the hook after it) failed and counts as
+        an end.
+
+        Source of the events' texts: kubernetes pkg/kubelet/kuberuntime/kuberuntime_container.go (startContainer), where
+        ``Started container <name>`` became ``Container started`` after 1.34.
         """
         host_process = spec.security(self._spec, state.spec).host_process
         first = state.terminated is None and state.last is None
@@ -360,13 +400,40 @@ class Pod:
         except StartError as error:
             self._start_failed(state, instance, str(error), host_process=host_process)
             return None
-        state.runs(clock.seconds())
-        waits_for = {"startupProbe", "readinessProbe"} & state.spec.keys()
-        state.started = "startupProbe" not in state.spec
-        state.ready = not waits_for
         self._event(NORMAL, "Started", "Container started", state)
+        handler = (state.spec.get("lifecycle") or {}).get("postStart")
+        if handler:
+            # Until the hook has ended the kubelet says nothing new of the container.
+            try:
+                await hooks.run(handler, instance.container)
+            except hooks.HookError as error:
+                await self._post_start_failed(state, instance, handler, error)
+                return None
+        state.runs(instance.started)
         self._changed()
         return instance
+
+    async def _post_start_failed(
+        self, state: ContainerState, instance: Instance, handler: dict[str, Any], error: hooks.HookError
+    ) -> None:
+        host_process = spec.security(self._spec, state.spec).host_process
+        self._node.metrics.container_failed(state.kind, "PostStartHookError", host_process=host_process)
+        self._hook_failed("PostStart", state, error)
+        await self._halt(state, instance, self._spec.get("terminationGracePeriodSeconds", 30), "FailedPostStartHook")
+        self._ended(state, instance, await instance.wait())
+        if self._starts_again(state):
+            kind = next(iter(handler)).capitalize()
+            where = f'for Container "{state.name}" in Pod "{status.pod_text(self.manifest)}"'
+            state.waits("PostStartHookError", f"{kind} lifecycle hook {where} failed - error: {error}")
+            self._changed()
+
+    def _hook_failed(self, kind: str, state: ContainerState, error: hooks.HookError) -> None:
+        """
+        The event, which does not give the reason away: it might be a secret. What the simulation lacks is no secret.
+        """
+        self._event(WARNING, f"Failed{kind}Hook", f"{kind}Hook failed", state)
+        if isinstance(error, hooks.HookLackingError):
+            self._event(WARNING, "SimulationLacksHook", f"{kind}: {error}", state)
 
     def _start_failed(self, state: ContainerState, instance: Instance, text: str, *, host_process: bool) -> None:
         self._node.metrics.container_failed(state.kind, "RunContainerError", host_process=host_process)
@@ -411,6 +478,7 @@ class Pod:
             try:
                 image = self._node.host.image(reference_)
             except ImageNotFound as missing:
+                self._note_image(state, reference_)
                 error = f"rpc error: code = NotFound desc = {missing}"
                 self._event(WARNING, "Failed", f'Failed to pull image "{reference_}": {error}', state)
                 self._event(WARNING, "Failed", "Error: ErrImagePull", state)
@@ -552,8 +620,7 @@ class Pod:
         if not message and code and state.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError":
             lines = [line.text for line in instance.container.log.lines[-80:]]
             message = "\n".join(lines)[-2048:]
-        started = state.running_since or clock.seconds()
-        state.ended(status.terminated(code, started, clock.seconds(), state.container_id, message=message))
+        state.ended(status.terminated(code, instance.started, clock.seconds(), state.container_id, message=message))
         self.note_unmodelled(state.name, instance.container)
         self._changed()
 
@@ -576,8 +643,14 @@ class Pod:
         def once(probe: dict[str, Any]) -> Coroutine[Any, Any, str | None]:
             return probes.attempt(probe, state.spec, instance.container, self._node.host, self.addresses["podIP"])
 
-        def failed(reason: str, text: str) -> None:
-            self._event(WARNING, reason, text, state)
+        def alive() -> bool:
+            return instance.container.running
+
+        def failed(kind: str, text: str) -> None:
+            self._event(WARNING, "Unhealthy", f"{kind} probe {text}", state)
+
+        def watch(kind: str, probe: dict[str, Any], on_change: Callable[[bool], None]) -> Coroutine[Any, Any, None]:
+            return probes.watch(probe, partial(once, probe), alive, on_change, partial(failed, kind))
 
         def on_startup(good: bool) -> None:
             if good:
@@ -586,7 +659,7 @@ class Pod:
                 started.set()
                 self._changed()
             else:
-                self._kill(state, instance, "failed startup probe")
+                self._kill(state, instance, "startup")
 
         def on_ready(good: bool) -> None:
             state.ready = good
@@ -594,22 +667,31 @@ class Pod:
 
         def on_alive(good: bool) -> None:
             if not good:
-                self._kill(state, instance, "failed liveness probe")
+                self._kill(state, instance, "liveness")
 
         async with asyncio.TaskGroup() as group:
             if probe := state.spec.get("startupProbe"):
-                first = group.create_task(probes.watch(probe, partial(once, probe), on_startup, failed, "Startup"))
+                first = group.create_task(watch("Startup", probe, on_startup))
                 await started.wait()
                 first.cancel()
             if probe := state.spec.get("readinessProbe"):
-                group.create_task(probes.watch(probe, partial(once, probe), on_ready, failed, "Readiness"))
+                group.create_task(watch("Readiness", probe, on_ready))
             if probe := state.spec.get("livenessProbe"):
-                group.create_task(probes.watch(probe, partial(once, probe), on_alive, failed, "Liveness"))
+                group.create_task(watch("Liveness", probe, on_alive))
 
-    def _kill(self, state: ContainerState, instance: Instance, why: str) -> None:
-        self._event(NORMAL, "Killing", f"Container {state.name} {why}, will be restarted", state)
-        grace = self._spec.get("terminationGracePeriodSeconds", 30)
-        self._spawn(instance.container.stop(grace))
+    def _kill(self, state: ContainerState, instance: Instance, probe: str) -> None:
+        """
+        Stop a container whose ``startup`` or ``liveness`` probe has failed.
+
+        Source: kubernetes pkg/kubelet/kuberuntime/kuberuntime_manager.go (computePodActions).
+        """
+        if state.name in self._kills:
+            return
+        again = "" if self._policy == "Never" and not state.sidecar else ", will be restarted"
+        grace = state.spec[f"{probe}Probe"].get("terminationGracePeriodSeconds")
+        if grace is None:
+            grace = self._spec.get("terminationGracePeriodSeconds", 30)
+        self._spawn(self._halt(state, instance, grace, f"Container {state.name} failed {probe} probe{again}"))
 
     # -- the end
 
@@ -625,6 +707,7 @@ class Pod:
         elif self._grace is None or grace < self._grace or self._removed:
             self._grace = grace
             for name in list(self._kills):
+                # This ends a preStop hook too.
                 self._spawn(self._instances[name][-1].container.stop(grace))
 
     async def _finish(self, grace: float) -> None:
@@ -662,24 +745,47 @@ class Pod:
         """
         Stop what runs: the containers together, the sidecars when they have ended.
         """
-        running = [state for state in self.states if state.running_since is not None]
+        # One whose postStart hook is not over runs, though its state does not say so yet.
+        running = [state for state in self.states if state.running_since is not None or self._runs(state)]
         for group in ([s for s in running if not s.sidecar], [s for s in running if s.sidecar]):
             await asyncio.gather(*(self._stop(state, grace) for state in group))
 
+    def _runs(self, state: ContainerState) -> bool:
+        kept = self._instances.get(state.name)
+        return kept is not None and kept[-1].container.running
+
     async def _stop(self, state: ContainerState, grace: float) -> None:
         instance = self._instances[state.name][-1]
-        self._event(NORMAL, "Killing", f"Stopping container {state.name}", state)
+        if instance.container.running:
+            await self._halt(state, instance, grace, f"Stopping container {state.name}")
+        self._ended(state, instance, await instance.wait())
+
+    async def _halt(self, state: ContainerState, instance: Instance, grace: float, why: str) -> None:
+        """
+        Run the preStop hook within the grace period, then stop the container with what is left of it.
+
+        Source: kubernetes pkg/kubelet/kuberuntime/kuberuntime_container.go (killContainer, executePreStopHook).
+        """
+        self._event(NORMAL, "Killing", why, state)
         self._kills.add(state.name)
+        left = grace
         try:
-            command = ((state.spec.get("lifecycle") or {}).get("preStop") or {}).get("exec", {}).get("command")
-            if command and grace:
-                with contextlib.suppress(StartError, TimeoutError):
+            handler = (state.spec.get("lifecycle") or {}).get("preStop")
+            if handler and grace > 0:
+                began = time.monotonic()
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(grace):
-                        await instance.container.exec(command, None, lambda _, __: None)
-            await instance.container.stop(min(grace, self._grace) if self._grace is not None else grace)
-            self._ended(state, instance, await instance.wait())
+                        await self._pre_stop(state, instance, handler)
+                left = max(_LEAST_GRACE, grace - (time.monotonic() - began))
+            await instance.container.stop(left if self._grace is None else min(left, self._grace))
         finally:
             self._kills.discard(state.name)
+
+    async def _pre_stop(self, state: ContainerState, instance: Instance, handler: dict[str, Any]) -> None:
+        try:
+            await hooks.run(handler, instance.container)
+        except hooks.HookError as error:
+            self._hook_failed("PreStop", state, error)
 
     async def _delete(self) -> None:
         metadata = self.manifest["metadata"]

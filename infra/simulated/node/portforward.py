@@ -2,7 +2,7 @@
 Port forwarding: SPDY/3.1 frames inside a WebSocket, as ``kubectl port-forward`` opens it.
 
 Each forwarded connection is two streams, ``error`` and ``data``. What arrives on the data stream goes to what listens
-on the node; containerd dials ``localhost`` there, because the pod has the host's network.
+on the node's loopback address: containerd dials ``localhost``, because the pod has the host's network.
 
 Source: the SPDY/3.1 protocol draft (frames 2.2 and 2.6, header dictionary 2.6.10.1).
 """
@@ -14,14 +14,17 @@ import struct
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from aiohttp import WSMsgType, web
 
+from infra.simulated.model.network import LOOPBACK
 from infra.simulated.node.egress import complete
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from infra.simulated.model.eras import Era
     from infra.simulated.model.host import Host
 
 PROTOCOL = "SPDY/3.1+portforward.k8s.io"
@@ -135,9 +138,9 @@ class Forwarder:
     The node's end of one ``port-forward``, without its socket: bytes in by ``feed``, bytes out by ``send``.
     """
 
-    def __init__(self, host: Host, address: str, send: asyncio.Queue[bytes]) -> None:
+    def __init__(self, host: Host, sandbox: str, send: asyncio.Queue[bytes]) -> None:
         self._host = host
-        self._address = address
+        self._sandbox = sandbox
         self._send = send
         self._frames = Frames()
         self._inflate = zlib.decompressobj(zdict=DICTIONARY)
@@ -187,25 +190,57 @@ class Forwarder:
         if connection.answered:
             return
         connection.answered = True
-        network = self._host.network
-        respond = network.connect("127.0.0.1", connection.port) or network.connect(self._address, connection.port)
-        answer, trouble = b"", b""
-        if respond is None:
-            trouble = f"failed to connect to localhost:{connection.port}: connection refused".encode()
-        else:
-            answer = respond(connection.received)
+        answer, trouble = b"", refusal(self._host.era, self._sandbox)
+        if not trouble:
+            respond = self._host.network.connect(LOOPBACK, connection.port)
+            if respond is None:
+                trouble = not_listening(self._sandbox, connection.port)
+            else:
+                answer = respond(connection.received)
+        if trouble:
+            trouble = f"error forwarding port {connection.port} to pod {self._sandbox}, uid : {trouble}"
         self._send.put_nowait(data_frame(connection.data, answer, last=True))
-        self._send.put_nowait(data_frame(connection.error, trouble, last=True))
+        self._send.put_nowait(data_frame(connection.error, trouble.encode(), last=True))
 
 
-async def serve(request: web.BaseRequest, host: Host, address: str) -> web.StreamResponse:
+def refusal(era: Era, sandbox: str) -> str:
+    """
+    What containerd says before it dials at all, empty when it does: until 1.7.16 it ran a program in the sandbox, and
+    that of a HostProcess pod is no process.
+
+    Source: containerd@1.7.15 and @1.7.28 pkg/cri/server/sandbox_portforward_windows.go; hcsshim
+    cmd/containerd-shim-runhcs-v1/task_wcow_podsandbox.go.
+    """
+    if era.containerd_since("1.7.16"):
+        return ""
+    return (
+        f'failed to execute port forward in sandbox: : failed to exec in sandbox: failed to create exec "{sandbox}": '
+        "WCOW Pod task should never issue exec: not implemented"
+    )
+
+
+def not_listening(sandbox: str, port: int) -> str:
+    """
+    What containerd says when nothing listens on the port.
+
+    Source: containerd@1.7.28 pkg/cri/server/sandbox_portforward_windows.go (hpcPortForwarding).
+    """
+    refused = "No connection could be made because the target machine actively refused it."
+    return (
+        f"failed to execute portforward for HPC podId {sandbox}, podIp localhost, err: failed to connect to "
+        f'localhost:{port} for pod "{sandbox}": dial tcp 127.0.0.1:{port}: connectex: {refused}'
+    )
+
+
+async def serve(request: web.BaseRequest, host: Host) -> web.StreamResponse:
     """
     Serve ``/portForward``.
     """
     socket = web.WebSocketResponse(protocols=(PROTOCOL,), max_msg_size=0)
     await socket.prepare(request)
     queue: asyncio.Queue[bytes] = asyncio.Queue()
-    forwarder = Forwarder(host, address, queue)
+    # No sandbox of the model has an id.
+    forwarder = Forwarder(host, uuid4().hex * 2, queue)
 
     async def send() -> None:
         while True:

@@ -10,18 +10,25 @@ from typing import TYPE_CHECKING, Any
 from infra.simulated.model.errors import StartError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from infra.simulated.model.container import Container
     from infra.simulated.model.host import Host
 
-    Report = Callable[[str, str], None]
+
+class ProbeError(Exception):
+    """
+    The probe could not be made: the attempt counts neither way.
+    """
 
 
 def _port(container: dict[str, Any], port: int | str) -> int:
     if isinstance(port, int):
         return port
-    return next(int(p["containerPort"]) for p in container.get("ports") or () if p.get("name") == port)
+    found = next((int(p["containerPort"]) for p in container.get("ports") or () if p.get("name") == port), None)
+    if found is None:
+        raise ProbeError(f"couldn't find port: {port}")
+    return found
 
 
 def _refused(where: str) -> str:
@@ -36,8 +43,10 @@ async def _exec(instance: Container, command: list[str], seconds: float) -> str 
     except TimeoutError:
         return f"command timed out: {' '.join(command)}"
     except StartError as error:
-        return str(error)
-    return None if code == 0 else said.decode(errors="replace")
+        raise ProbeError(str(error)) from None
+    if code == 0:
+        return None
+    return said.decode(errors="replace").strip() or f"the command exited with {code} and said nothing"
 
 
 def _http(host: Host, address: str, port: int, wanted: dict[str, Any]) -> str | None:
@@ -57,7 +66,7 @@ async def attempt(
     probe: dict[str, Any], container: dict[str, Any], instance: Container, host: Host, address: str
 ) -> str | None:
     """
-    Try once; None when it went well, else what went wrong.
+    Try once; None when it went well, else what went wrong, never empty. Raises ProbeError.
     """
     if "exec" in probe:
         return await _exec(instance, probe["exec"]["command"], probe.get("timeoutSeconds") or 1)
@@ -67,27 +76,43 @@ async def attempt(
         port = _port(container, probe["tcpSocket"]["port"])
         if host.network.connect(probe["tcpSocket"].get("host") or address, port) is None:
             return _refused(f"{address}:{port}")
-    return None
+        return None
+    kind = next((key for key in ("grpc", *probe) if key in probe), "such")
+    return f"the simulation does not have {kind} probes; a real kubelet does"
 
 
 async def watch(
-    probe: dict[str, Any], once: Callable[[], Any], on_change: Callable[[bool], None], on_failure: Report, kind: str
+    probe: dict[str, Any],
+    once: Callable[[], Awaitable[str | None]],
+    alive: Callable[[], bool],
+    on_change: Callable[[bool], None],
+    on_failure: Callable[[str], None],
 ) -> None:
     """
-    Probe for ever: ``on_change`` hears each passing of a threshold, ``on_failure`` each single failure.
+    Probe for as long as the container is ``alive``: ``on_change`` hears each passing of a threshold, ``on_failure``
+    each single failure.
+
+    Source: kubernetes pkg/kubelet/prober/worker.go (doProbe), prober.go (probe).
     """
     await asyncio.sleep(probe.get("initialDelaySeconds") or 0)
     state: bool | None = None
     run = 0
     last: bool | None = None
-    while True:
-        trouble = await once()
-        good = trouble is None
-        run, last = (run + 1 if good == last else 1), good
-        if not good:
-            on_failure("Unhealthy", f"{kind} probe failed: {trouble}")
-        needed = (probe.get("successThreshold") or 1) if good else (probe.get("failureThreshold") or 3)
-        if run >= needed and good != state:
-            state = good
-            on_change(good)
+    while alive():
+        try:
+            trouble = await once()
+        except ProbeError as error:
+            if alive():
+                on_failure(f"errored and resulted in unknown state: {error}")
+        else:
+            if not alive():
+                return
+            good = trouble is None
+            run, last = (run + 1 if good == last else 1), good
+            if not good:
+                on_failure(f"failed: {trouble}")
+            needed = (probe.get("successThreshold") or 1) if good else (probe.get("failureThreshold") or 3)
+            if run >= needed and good != state:
+                state = good
+                on_change(good)
         await asyncio.sleep(probe.get("periodSeconds") or 10)

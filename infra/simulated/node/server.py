@@ -19,6 +19,21 @@ def _refusal(text: str, code: int = 400) -> web.Response:
     return web.Response(status=code, text=text)
 
 
+# The API server falls back to SPDY/3.1 for older clients.
+_REMOTE_COMMAND_REMEDY = (
+    "the simulated node speaks exec and attach over WebSocket only (v5.channel.k8s.io, v4.channel.k8s.io): use a "
+    "client that does, such as kubectl 1.31 or later without KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false"
+)
+_PORT_FORWARD_REMEDY = (
+    "the simulated node speaks port-forward over WebSocket only (SPDY/3.1+portforward.k8s.io): use a client that does, "
+    "such as kubectl 1.31 or later without KUBECTL_PORT_FORWARD_WEBSOCKETS=false"
+)
+
+
+def _is_websocket(request: web.BaseRequest) -> bool:
+    return request.headers.get("Upgrade", "").lower() == "websocket"
+
+
 class KubeletServer:
     """
     Answers the requests to one node.
@@ -52,7 +67,9 @@ class KubeletServer:
             case ["portForward", namespace, name, *_]:
                 if self._node.pod(namespace, name) is None:
                     return _refusal("pod does not exist", 404)
-                return await portforward.serve(request, self._node.host, self._node.address)
+                if not _is_websocket(request):
+                    return _refusal(_PORT_FORWARD_REMEDY)
+                return await portforward.serve(request, self._node.host)
         return _refusal("404 page not found", 404)
 
     async def _logs(self, request: web.BaseRequest, namespace: str, name: str, container: str) -> web.StreamResponse:
@@ -73,8 +90,8 @@ class KubeletServer:
         response.enable_chunked_encoding()
         await response.prepare(request)
         allowance = logs.Allowance(asked.limit)
-        seen = len(instance.log.lines)
-        data = allowance.cut(b"".join(logs.selected(instance.log.lines[:seen], asked)))
+        seen = instance.log.dropped + len(instance.log.lines)
+        data = allowance.cut(b"".join(logs.selected(instance.log.lines, asked)))
         if data:
             await response.write(data)
         if asked.follow and not allowance.spent():
@@ -92,10 +109,12 @@ class KubeletServer:
         instance = pod.running(container)
         if instance is None:
             return _refusal(f'container not found ("{container}")', 404)
-        if request.headers.get("Upgrade", "").lower() != "websocket":
-            return _refusal("the simulated node speaks WebSocket only", 400)
+        if not _is_websocket(request):
+            return _refusal(_REMOTE_COMMAND_REMEDY)
         if verb == "attach":
-            return await streaming.attach(request, instance)
+            state = pod.state(container)
+            once = state is not None and bool(state.spec.get("stdinOnce"))
+            return await streaming.attach(request, instance, once=once)
         response = await streaming.execute(request, instance, request.query.getall("command", []))
         pod.note_unmodelled(container, instance)
         return response
@@ -112,7 +131,6 @@ class KubeletServer:
                 instance = pod.running(state.name)
                 if instance is None:
                     continue
-                used = sum(len(line.text) + 1 for line in instance.log.lines)
                 shown.append(
                     {
                         "name": state.name,
@@ -120,7 +138,7 @@ class KubeletServer:
                         "cpu": {"time": now, "usageNanoCores": 0, "usageCoreNanoSeconds": 0},
                         "memory": {"time": now, "workingSetBytes": instance.job.commit},
                         "rootfs": {"time": now},
-                        "logs": {"time": now, "usedBytes": used},
+                        "logs": {"time": now, "usedBytes": instance.log.size},
                     }
                 )
             if shown:

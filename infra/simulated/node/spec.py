@@ -137,6 +137,117 @@ def admission_refusal(pod: dict[str, Any]) -> tuple[str, str] | None:
     return None
 
 
+_RESOURCES = ("cpu", "memory", "ephemeral-storage")
+
+
+def requests(pod_spec: dict[str, Any]) -> dict[str, int]:
+    """
+    What a pod takes of its node: ``cpu`` in thousandths of a processor, the others in bytes.
+
+    Source: kubernetes component-helpers resource/helpers.go (PodRequests).
+    """
+    total = dict.fromkeys(_RESOURCES, Fraction())
+    for container in pod_spec.get("containers") or ():
+        total = {name: value + _request(container, name) for name, value in total.items()}
+    sidecars = dict.fromkeys(_RESOURCES, Fraction())
+    peak = dict.fromkeys(_RESOURCES, Fraction())
+    for container in pod_spec.get("initContainers") or ():
+        needs = {name: value + _request(container, name) for name, value in sidecars.items()}
+        if container.get("restartPolicy") == "Always":
+            sidecars = needs
+        peak = {name: max(value, needs[name]) for name, value in peak.items()}
+    overhead = pod_spec.get("overhead") or {}
+    made = {}
+    for name in _RESOURCES:
+        value = max(total[name] + sidecars[name], peak[name])
+        of_pod = ((pod_spec.get("resources") or {}).get("requests") or {}).get(name)
+        value = quantity(of_pod) if of_pod is not None else value
+        value += quantity(overhead.get(name, 0))
+        made[name] = rounded_up(value * 1000 if name == "cpu" else value)
+    return made
+
+
+def _request(container: dict[str, Any], name: str) -> Fraction:
+    return quantity(((container.get("resources") or {}).get("requests") or {}).get(name, 0))
+
+
+def resource_refusal(
+    pod_spec: dict[str, Any], others: Iterable[dict[str, Any]], allocatable: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """
+    Reason and message when the node is too full for the pod; ``others`` are the specs of the pods that are on it.
+
+    Source: kubernetes pkg/kubelet/lifecycle/predicate.go, pkg/scheduler/framework/plugins/noderesources/fit.go.
+    """
+    others = list(others)
+    wanted = {"pods": 1, **requests(pod_spec)}
+    used = {"pods": len(others), **dict.fromkeys(_RESOURCES, 0)}
+    for other in others:
+        for name, value in requests(other).items():
+            used[name] += value
+    for name, value in wanted.items():
+        capacity = rounded_up(quantity(allocatable[name]) * (1000 if name == "cpu" else 1))
+        if value and value > capacity - used[name]:
+            text = f"requested: {value}, used: {used[name]}, capacity: {capacity}"
+            return f"OutOf{name}", f"Node didn't have enough resource: {name}, {text}"
+    return None
+
+
+def asks_for_labels(pod_spec: dict[str, Any]) -> bool:
+    """
+    Whether the pod says anything about the node's labels; a DaemonSet's says only its name.
+    """
+    terms = _node_terms(pod_spec) or ()
+    return bool(pod_spec.get("nodeSelector")) or any(term.get("matchExpressions") for term in terms)
+
+
+def affinity_refusal(pod_spec: dict[str, Any], node: dict[str, Any]) -> tuple[str, str] | None:
+    """
+    Reason and message when the pod does not want this node: nodeSelector and required node affinity.
+
+    Source: kubernetes pkg/kubelet/lifecycle/predicate.go, component-helpers scheduling/corev1/nodeaffinity.
+    """
+    labels = node["metadata"].get("labels") or {}
+    fields = {"metadata.name": node["metadata"]["name"]}
+    selected = all(labels.get(key) == value for key, value in (pod_spec.get("nodeSelector") or {}).items())
+    terms = _node_terms(pod_spec)
+    if selected and (terms is None or any(_term_matches(term, labels, fields) for term in terms)):
+        return None
+    text = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
+    return "NodeAffinity", text
+
+
+def _node_terms(pod_spec: dict[str, Any]) -> list[dict[str, Any]] | None:
+    affinity = (pod_spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    return list(required.get("nodeSelectorTerms") or ()) if required else None
+
+
+def _term_matches(term: dict[str, Any], labels: Mapping[str, str], fields: Mapping[str, str]) -> bool:
+    expressions, names = term.get("matchExpressions") or [], term.get("matchFields") or []
+    return bool(expressions or names) and (
+        all(_matches(one, labels) for one in expressions) and all(_matches(one, fields) for one in names)
+    )
+
+
+def _matches(expression: dict[str, Any], known: Mapping[str, str]) -> bool:
+    value, values = known.get(expression["key"]), expression.get("values") or []
+    match expression["operator"]:
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+    try:
+        number, limit = int(value or ""), int(values[0])
+    except (ValueError, IndexError):
+        return False
+    return number > limit if expression["operator"] == "Gt" else number < limit
+
+
 def non_root_refusal(pod: dict[str, Any], container: dict[str, Any], image_user: str | None) -> str | None:
     """
     What the kubelet says of ``runAsNonRoot`` on Windows, where one name only counts as root.

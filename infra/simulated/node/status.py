@@ -49,9 +49,15 @@ class ContainerState:
 
     def runs(self, since: str) -> None:
         """
-        It has started.
+        It has started. An ordinary init container is ready when it has ended well, not before; others wait for their
+        probes.
+
+        Source: kubernetes pkg/kubelet/prober/prober_manager.go (UpdatePodStatus).
         """
         self.waiting, self.running_since, self.terminated = None, since, None
+        stays = self.kind != "initContainers" or self.sidecar
+        self.started = stays and "startupProbe" not in self.spec
+        self.ready = self.started and "readinessProbe" not in self.spec
 
     def ended(self, terminated: dict[str, Any]) -> None:
         """

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
 _CLOSE = 255
+_LAST_WORDS = 0.2
 
 
 def frame(channel: int, data: bytes) -> bytes:
@@ -171,28 +172,41 @@ async def execute(request: web.BaseRequest, container: Container, command: list[
     return await _stream(request, work)
 
 
-async def attach(request: web.BaseRequest, container: Container) -> web.WebSocketResponse:
+async def type_in(stdin: asyncio.StreamReader, container: Container, *, once: bool) -> None:
+    """
+    Hand a client's input to the container. At its end the container's input ends too with ``once`` (stdinOnce) and no
+    terminal, and the client stays for the output; otherwise this returns, and the client's attach is over.
+
+    Source: containerd@1.7.28 pkg/cri/io/container_io.go (Attach).
+    """
+    while (data := await stdin.read(4096)) and container.stdin is not None:
+        container.stdin.feed_data(data)
+    if once and not container.spec.tty:
+        if container.stdin is not None:
+            container.stdin.feed_eof()
+        # The program keeps its reader; there is nothing more to attach to.
+        container.stdin = None
+        await container.wait()
+    # What the program answers at once still comes through.
+    await asyncio.sleep(_LAST_WORDS)
+
+
+async def attach(request: web.BaseRequest, container: Container, *, once: bool) -> web.WebSocketResponse:
     """
     Serve ``/attach``: what the container writes from now on, until it ends; what is typed goes to its stdin.
     """
 
-    async def type_in(stdin: asyncio.StreamReader, into: asyncio.StreamReader) -> None:
-        while data := await stdin.read(4096):
-            into.feed_data(data)
-        if container.spec.stdin and not container.spec.tty:
-            into.feed_eof()
-
     async def work(out: _Outgoing, stdin: asyncio.StreamReader | None, _: bool) -> dict[str, Any]:
         detach = container.attach(out.write)
-        typing = None
+        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(container.wait())]
         if stdin is not None and container.stdin is not None:
-            typing = asyncio.create_task(type_in(stdin, container.stdin))
+            tasks.append(asyncio.create_task(type_in(stdin, container, once=once)))
         try:
-            await container.wait()
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             detach()
-            if typing is not None:
-                typing.cancel()
+            for task in tasks:
+                task.cancel()
         return success()
 
     return await _stream(request, work)

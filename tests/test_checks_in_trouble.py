@@ -1,0 +1,189 @@
+"""
+Checks of network, storage and operation, given what no simulated node shows: trouble proves nothing, and hides nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from conformance import Containerd, Observation, Scope, Unknown
+from conformance._suite import catalogue
+from conformance._suite.model import ClusterFacts, NodeFacts
+from conformance._suite.observation import Evidence
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PAGES = catalogue.load()
+NODE = NodeFacts("n", "u", "10.0.0.4", "n", "containerd://1.7.34", "v1.37.2", "Windows", "10.0.20348.1", 4)
+UID, NONCE = "11111111-2222-4333-8444-555555555555", "0123abcd"
+MARKERS = {"empty-dir": "one", "secret": "two"}
+
+
+def judge(requirement: str, step: str, **seen: Any) -> str:
+    """
+    ``green``, ``red``, or the code of what is unknown, for one workload with one completed step. ``seen`` are the
+    container's ``facts``, its ``log`` and ``state``, the pod's ``status``, and the answers of the ``api``.
+    """
+    container = seen.get("container", "test")
+    state = {"name": container, "ready": True, "state": {"running": {}}, **seen.get("state", {})}
+    pod = {
+        "metadata": {"name": "p", "uid": UID},
+        "status": {"phase": "Running", "containerStatuses": [state], **seen.get("status", {})},
+    }
+    data = {
+        "name": step,
+        "met": True,
+        "api": seen.get("api", []),
+        "kubernetes": {"pod": pod, "events": [], "logs": {container: seen.get("log", "")}},
+        "probe": {"writer": {"written": {}}, container: seen.get("facts")},
+    }
+    check = PAGES.checks[requirement]
+    evidence = Evidence({"workload": "w", "parameters": {"nonce": NONCE, "markers": MARKERS}, "steps": [data]})
+    facts = ClusterFacts("simulated", "v1.37.2", simulated=True)
+    try:
+        check.function(Observation({check.reads[0]: evidence}, facts, NODE))
+    except AssertionError:
+        return "red"
+    except Unknown as unknown:
+        return unknown.code
+    return "green"
+
+
+def test_every_requirement_of_a_node_says_since_when_it_holds() -> None:
+    without = [
+        one.id
+        for one in PAGES.requirements.values()
+        if one.scope is Scope.NODE and not any(isinstance(bound, Containerd) for bound in one.since)
+    ]
+    assert without == []
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "expected"),
+    [
+        (200, NONCE, "green"),
+        (200, "another answers", "red"),
+        (503, "error trying to reach service: dial tcp 10.0.0.4:5000: connect: connection refused", "red"),
+        (503, "proxy error from egress.sock while dialing 10.0.0.4:5000, code 502: 502 connection refused", "red"),
+        (503, "dial tcp 10.0.0.4:5000: connectex: the target machine actively refused it.", "red"),
+        (503, 'dialing proxy "127.0.0.1:8131" failed: dial tcp 127.0.0.1:8131: connect: connection refused', ""),
+        (503, "failed to dial 10.0.0.4:5000: dial tcp 127.0.0.1:8131: connect: connection refused", ""),
+        (503, "dial tcp 10.0.0.4:50001: connect: connection refused", ""),
+        (503, "error trying to reach service: dial tcp 10.0.0.4:5000: i/o timeout", ""),
+        (503, "dial tcp 10.0.0.4:5000: connect: no route to host", ""),
+        (503, "No agent available", ""),
+        (502, "EOF", ""),
+        (500, "read: connection reset by peer", ""),
+        (504, "", ""),
+        (403, "pods is forbidden", ""),
+        (404, "not found", ""),
+        (0, "the connection broke", ""),
+    ],
+)
+def test_only_a_refusal_or_another_answer_is_the_networks(code: int, said: str, expected: str) -> None:
+    answer = {"name": "proxy", "code": code, "message": said, "body": said}
+    listener = {"address": "10.0.0.4", "port": 5000, "socketError": None}
+    seen = judge(
+        "network/host-network/listener", "listen", container="listener", facts={"listener": listener}, api=[answer]
+    )
+    assert seen == (expected or "proxy-trouble")
+
+
+@pytest.mark.parametrize(("error", "expected"), [(10049, "red"), (10013, "socket-trouble")])
+def test_an_address_that_cannot_be_bound(error: int, expected: str) -> None:
+    listener = {"address": "10.0.0.4", "port": None, "socketError": error}
+    facts = {"listener": listener}
+    assert judge("network/host-network/listener", "listen", container="listener", facts=facts) == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "machine", "expected"),
+    [("win-1", "WIN-1", "green"), ("hpc-1", "WIN-1", "red"), ("win-1", None, "node-fact-missing")],
+)
+def test_the_host_name_is_compared_with_the_registrys(host: str, machine: str | None, expected: str) -> None:
+    facts = {"hostName": host, "machineName": machine}
+    assert judge("network/host-name/is-the-nodes", "listen", container="listener", facts=facts) == expected
+
+
+BROKEN = {"error": "in use", "type": "System.IO.IOException"}
+
+
+@pytest.mark.parametrize(
+    ("markers", "expected"),
+    [
+        (("one", "two"), "green"),
+        (("one", "(win32 3)"), "red"),
+        (("one", BROKEN), "fact-unknown"),
+        (("(win32 1921)", BROKEN), "red"),
+    ],
+)
+def test_a_volume_that_could_not_be_looked_at_hides_no_other(markers: Sequence[Any], expected: str) -> None:
+    facts = {"relativePath": dict(zip(MARKERS, markers, strict=True))}
+    assert judge("storage/volumes/relative-path", "read", container="reader", facts=facts) == expected
+
+
+OWN = {"sha256": "0" * 64, "podUid": UID}
+STALE = {"sha256": "1" * 64, "podUid": "another"}
+
+
+@pytest.mark.parametrize(
+    ("with_drive", "with_slashes", "expected"),
+    [
+        (OWN, OWN, "green"),
+        (OWN, STALE, "red"),
+        (OWN, {"sha256": "2" * 64, "podUid": None}, "red"),
+        ("(not a token)", OWN, "red"),
+        (OWN, BROKEN, "fact-unknown"),
+        (BROKEN, BROKEN, "fact-unknown"),
+        (BROKEN, "(win32 3)", "red"),
+    ],
+)
+def test_a_token_is_the_pods_own(with_drive: object, with_slashes: object, expected: str) -> None:
+    facts = {"serviceAccount": {"mountPathWithDrive": with_drive, "mountPathWithSlashes": with_slashes}}
+    assert judge("storage/service-account-token/at-mount-path", "read", container="reader", facts=facts) == expected
+
+
+def ended(reason: str, message: str = "", **more: object) -> dict[str, Any]:
+    return {"ready": False, "state": {"terminated": {"reason": reason, "message": message, "exitCode": 1, **more}}}
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    return {"ready": False, "state": {"waiting": {"reason": reason, "message": message}}}
+
+
+TIMED_OUT = "failed to create containerd task: context deadline exceeded"
+STATES = [
+    ({}, "running"),
+    (ended("Error"), "red"),
+    (ended("StartError", 'failed to start containerd task "x": failed to find executable'), "red"),
+    ({**waiting("CrashLoopBackOff"), "lastState": ended("Error")["state"]}, "red"),
+    ({**waiting("CrashLoopBackOff"), "lastState": ended("StartError", TIMED_OUT)["state"]}, "runtime-trouble"),
+    (ended("StartError", 'failed to reserve container name "c_p_0"'), "runtime-trouble"),
+    (ended("StartError", "rpc error: code = DeadlineExceeded desc = stream terminated"), "runtime-trouble"),
+    (ended("Unknown"), "container-lost"),
+    (ended("ContainerStatusUnknown"), "container-lost"),
+    (waiting("CreateContainerError", 'failed to reserve container name "c_p_0"'), "not-settled"),
+    (waiting("ContainerCreating"), "not-settled"),
+    ({"state": {}}, "not-settled"),
+]
+
+
+@pytest.mark.parametrize(("state", "expected"), STATES)
+def test_trouble_of_the_runtime_is_no_finding_about_a_sample(state: dict[str, Any], expected: str) -> None:
+    daemonset = judge("operation/aks-daemonset/running-on-each-node", "run", container="powershell", state=state)
+    assert daemonset == ("green" if expected == "running" else expected)
+    ping = judge("operation/ping-sample/answered", "run", state=state, log="Pinging 127.0.0.1")
+    assert ping == ("red" if expected == "running" else expected)
+
+
+def test_a_pod_that_was_evicted_says_nothing() -> None:
+    status = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."}
+    assert judge("operation/ping-sample/answered", "run", status=status, state=ended("Error")) == "pod-stopped"
+
+
+def test_an_answered_ping_is_one() -> None:
+    log = "Reply from 127.0.0.1: bytes=32 time<1ms TTL=128"
+    assert judge("operation/ping-sample/answered", "run", log=log) == "green"
