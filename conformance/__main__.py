@@ -164,7 +164,7 @@ def _conformance(arguments: Sequence[str]) -> int:
     _refuse_foreign_options(options)
     started = datetime.now(UTC)
     display = Display()
-    with _target(options, display.say) as target:
+    with _target(options, display.say) as (target, died):
         run_id = secrets.token_hex(4)
         cluster, nodes = asyncio.run(_look(target, options))
         if options.expression:
@@ -183,14 +183,14 @@ def _conformance(arguments: Sequence[str]) -> int:
         def observe(workloads: set[str]) -> None:
             plan = Plan(run_id, out, cluster, nodes, tuple(workload.load(name) for name in sorted(workloads)),
                         options.image, options.time_scale)  # fmt: skip
-            asyncio.run(_observe(target, plan, display, going))
+            asyncio.run(_observe(target, plan, display, going, died))
 
         try:
             run = _judge_and_report(judging, observe, options.expression, options.workers, started=started,
                                     display=display, defects=tuple(options.sim_defect))  # fmt: skip
         finally:
             try:
-                for left in asyncio.run(_left_behind(target, going)):
+                for left in [] if died() else asyncio.run(_left_behind(target, going)):
                     display.say(f"left behind: {left}")
             except KeyboardInterrupt:
                 display.say(f"left behind, unless they are gone by now: namespaces {', '.join(going)}")
@@ -211,12 +211,15 @@ def _refuse_foreign_options(options: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _target(options: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Target]:
+def _target(options: argparse.Namespace, say: Callable[[str], None]) -> Iterator[tuple[Target, Callable[[], bool]]]:
+    """
+    The target, there while the block runs, and whether it has died meanwhile.
+    """
     from infra.target import Target  # noqa: PLC0415 - the kernel knows targets only here
 
     if options.target == "existing":
         path = find_kubeconfig(options.kubeconfig)
-        yield Target("existing", path, options.context, simulated=False)
+        yield Target("existing", path, options.context, simulated=False), lambda: False
         return
     from infra.simulated.cluster import SimulatedCluster, parse_nodes  # noqa: PLC0415
     from infra.simulated.defects import switch_on  # noqa: PLC0415
@@ -226,7 +229,8 @@ def _target(options: argparse.Namespace, say: Callable[[str], None]) -> Iterator
         raise UsageError(f"--sim-nodes asks for {len(nodes)} nodes", f"at most {LARGEST_SIMULATION} at once")
     cluster = SimulatedCluster(nodes, say, options.control_plane_bin, [defect] if defect else [])
     with cluster as target:
-        yield replace(target, kubeconfig=cluster.kubeconfig_for(defect)) if defect else target
+        wrong = replace(target, kubeconfig=cluster.kubeconfig_for(defect)) if defect else target
+        yield wrong, lambda: cluster.died is not None
 
 
 async def _look(target: Target, options: argparse.Namespace) -> tuple[Any, tuple[NodeFacts, ...]]:
@@ -236,16 +240,18 @@ async def _look(target: Target, options: argparse.Namespace) -> tuple[Any, tuple
         )
 
 
-async def _observe(target: Target, plan: Plan, display: Display, going: list[str]) -> None:
+async def _observe(target: Target, plan: Plan, display: Display, going: list[str], died: Callable[[], bool]) -> None:
     async with await Cluster.connect(target.kubeconfig, target.context) as cluster:
-        engine = Engine(cluster, plan, display.progress)
+        engine = Engine(cluster, plan, display.progress, died)
         task = asyncio.current_task()
         times = 0
 
         def interrupt() -> None:
             nonlocal times
             times += 1
-            if times == 1 and task is not None:
+            if died() and task is not None:
+                task.cancel()
+            elif times == 1 and task is not None:
                 display.say("interrupted: cleaning up, at most two minutes; Ctrl-C twice more to leave it")
                 task.cancel()
             elif times == 3:

@@ -215,10 +215,18 @@ class _Work:
 
 class Engine:
     """
-    Observes a plan on a cluster. ``report`` is called whenever the progress changes.
+    Observes a plan on a cluster. ``report`` is called whenever the progress changes; ``lost`` says whether the whole
+    cluster is gone, so that there is nothing to take away or to put back any more.
     """
 
-    def __init__(self, cluster: Cluster, plan: Plan, report: Callable[[Progress], None]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        plan: Plan,
+        report: Callable[[Progress], None],
+        lost: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._lost = lost
         self._cluster = cluster
         self._plan = plan
         self._report = report
@@ -258,8 +266,9 @@ class Engine:
                 await self._start_watches(namespace, watches)
             await self._run_all(work, watches)
         finally:
-            self.going = created
-            await self._clean_up(created)
+            if not self._lost():
+                self.going = created
+                await self._clean_up(created)
             for watch in watches:
                 watch.cancel()
             await asyncio.gather(*watches, return_exceptions=True)
@@ -342,7 +351,7 @@ class Engine:
         lost: BaseException | None = None
         try:
             for step in work.workload.steps:
-                if lost is not None and not (step.always and work.record["steps"]):
+                if lost is not None and (self._lost() or not (step.always and work.record["steps"])):
                     self._progress.done += 1
                     continue
                 try:
@@ -369,6 +378,8 @@ class Engine:
         """
         _continue_after_cancel()
         self._interrupted = True
+        if self._lost():
+            return
         with contextlib.suppress(TimeoutError, TargetError, _Trouble):
             if step.always:
                 work.record["steps"].pop()
