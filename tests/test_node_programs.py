@@ -86,7 +86,7 @@ def test_powershell(script: str, code: int, output: list[str]) -> None:
         ("type C:\\none 2>nul & echo after", 1, ["after"]),
         ("echo no>nul & echo yes", 0, ["yes"]),
         ("echo to1>C:\\a & type C:\\a", 0, ["to1"]),
-        ("if exist C:\\Windows echo yes & echo too", 0, ["yes ", "too"]),
+        ("if exist C:\\Windows echo yes & echo too", 0, ["yes", "too"]),
         ("if exist C:\\none echo no & echo neither", 0, []),
         ("if not exist C:\\none echo yes", 0, ["yes"]),
         ("IF NOT EXIST C:\\Windows echo no", 0, []),

@@ -380,11 +380,11 @@ class Engine:
         self._interrupted = True
         if self._lost():
             return
-        with contextlib.suppress(TimeoutError, TargetError, _Trouble):
+        with contextlib.suppress(TimeoutError, TargetError, RefusedError, _Trouble):
             if step.always:
                 work.record["steps"].pop()
                 await self._step(work, step)
-            else:
+            elif any(later.always for later in work.workload.steps):
                 async with asyncio.timeout(TIDY_SECONDS):
                     await self._delete_pod(*work.key)
 
@@ -643,14 +643,37 @@ class Engine:
         """
         while True:
             await self._until(owner, node, lambda: _running(self._pod(owner, node)) or _failing(self._pod(owner, node)))
-            if _failing(self._pod(owner, node)):
+            pod = self._pod(owner, node)
+            if pod is None or _failing(pod):
                 return {}
-            try:
-                stable = step.stable * (SIMULATED_SETTLING if self._plan.cluster.simulated else self._plan.time_scale)
+            stable = step.stable * (SIMULATED_SETTLING if self._plan.cluster.simulated else self._plan.time_scale)
+            if await self._undisturbed(pod, stable):
+                return {}
+            # A log has ended: give the status the time to say why.
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(stable):
-                    await self._until(owner, node, lambda: not _running(self._pod(owner, node)))
-            except TimeoutError:
-                return {}
+                    await self._until(owner, node, lambda: _failing(self._pod(owner, node)))
+
+    async def _undisturbed(self, pod: Mapping[str, Any], seconds: float) -> bool:
+        """
+        Whether every container runs on for so long. The kubelet ends a log that is followed when its container ends;
+        the pod's status says it later, on a busy node much later.
+        """
+
+        async def follow(name: str) -> None:
+            query = {"container": name, "follow": "true", "tailLines": "1"}
+            with contextlib.suppress(TryAgainError, RefusedError):
+                async for _ in self._cluster.stream(_log_path(pod), query, silence=3600):
+                    pass
+
+        follows = [asyncio.create_task(follow(container["name"])) for container in pod["spec"]["containers"]]
+        try:
+            ended, _ = await asyncio.wait(follows, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in follows:
+                task.cancel()
+            await asyncio.gather(*follows, return_exceptions=True)
+        return not ended
 
     async def _follow_all(self, step: Step, owner: str, node: str, containers: tuple[str, ...]) -> dict[str, str]:
         texts = await asyncio.gather(*(self._follow(step, owner, node, name) for name in containers))
@@ -754,10 +777,9 @@ class Engine:
     async def _delete_pod(self, owner: str, node: str) -> None:
         pod = self._pod(owner, node)
         if pod is not None:
-            path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
-            await self._cluster.request("DELETE", path)
+            await self._delete(f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}")
             bell = self._seen.bell(owner, node)
-            while self._pod(owner, node) is not None:
+            while pod["metadata"]["uid"] in self._seen.pods:
                 bell.clear()
                 await bell.wait()
 

@@ -326,7 +326,7 @@ class _Shell:
             redirections = [found for found in re.findall(_REDIRECTION, text) if not found[0]]
             view = self.view.of_child(self.view.process, self._sinks(redirections))
             text = re.sub(_REDIRECTION, lambda found: found[1] or "", text)
-        await self._run(view, text.lstrip().lstrip("@").lstrip())
+        await self._run(view, text.strip().lstrip("@"))
 
     def _sinks(self, redirections: list[tuple[str, str, str, str]]) -> Callable[[int, bytes], None]:
         """

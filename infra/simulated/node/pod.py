@@ -835,6 +835,10 @@ class Pod:
         scheduled = next((c for c in before if c["type"] == "PodScheduled"), {"type": "PodScheduled", "status": "True"})
         made = status.conditions(self.states, self.phase, sandbox=self._sandbox)
         made = status.timed([*made, {k: v for k, v in scheduled.items() if k != "lastProbeTime"}], before, now)
+        if self._reason is not None and not self.admitted:
+            # A pod that is refused gets nothing else (kubernetes pkg/kubelet/kubelet.go, rejectPod).
+            since = self._sent.get("startTime") or now
+            return {"phase": "Failed", "reason": self._reason[0], "message": self._reason[1], "startTime": since}
         generation = metadata.get("generation", 1)
         full: dict[str, Any] = {
             "observedGeneration": generation,
