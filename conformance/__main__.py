@@ -28,7 +28,7 @@ from conformance._suite.cluster import Cluster, find_kubeconfig, require_kubecon
 from conformance._suite.display import Display
 from conformance._suite.files import new_folder
 from conformance._suite.judging import Judging
-from conformance._suite.model import Claim, SuiteError, TargetError, UsageError
+from conformance._suite.model import Claim, ClusterFacts, SuiteError, TargetError, UsageError
 from conformance._suite.observe import Engine, Plan, left_behind
 from conformance._suite.report import verdict as report
 from conformance._suite.report import write_all
@@ -162,9 +162,12 @@ def _conformance(arguments: Sequence[str]) -> int:
     if options.workers < 0:
         raise UsageError("-n must not be negative")
     _refuse_foreign_options(options)
-    started = datetime.now(UTC)
+    _refuse_used_folder(options.out)
+    if options.expression:
+        _require_readable(options.expression)
     display = Display()
     with _target(options, display.say) as (target, died):
+        started = datetime.now(UTC)
         run_id = secrets.token_hex(4)
         cluster, nodes = asyncio.run(_look(target, options))
         if options.expression:
@@ -194,7 +197,6 @@ def _conformance(arguments: Sequence[str]) -> int:
                     display.say(f"left behind: {left}")
             except KeyboardInterrupt:
                 display.say(f"left behind, unless they are gone by now: namespaces {', '.join(going)}")
-                raise
         display.verdict(run)
         return run.exit_code
 
@@ -277,12 +279,16 @@ async def _left_behind(target: Target, going: list[str]) -> list[str]:
         return await left_behind(cluster, going)
 
 
+def _refuse_used_folder(given: Path | None) -> None:
+    if given is not None and given.exists() and not (given.is_dir() and not any(given.iterdir())):
+        raise UsageError(f"{given} is not an empty folder", "name a new folder with --out")
+
+
 def _output_folder(given: Path | None, name: str) -> Path:
     try:
         if given is None:
             return new_folder(Path("artifacts"), name)
-        if given.exists() and any(given.iterdir()):
-            raise UsageError(f"{given} is not empty", "name a new folder with --out")
+        _refuse_used_folder(given)
         given.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"the output folder cannot be made: {error}", "name another one with --out") from error
@@ -300,7 +306,10 @@ def _judge(arguments: Sequence[str]) -> int:
         kept = json.loads((options.folder / "run.json").read_text(encoding="utf-8"))
         judging = Judging.from_data(kept["judging"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{options.folder} is not the output folder of a run: {error!r}") from error
+        raise UsageError(
+            f"{options.folder} is not the output folder of a run: no run.json that can be read",
+            "name a folder below artifacts/",
+        ) from error
     started = datetime.now(UTC)
     out = _output_folder(options.out or options.folder / f"judged-{started:%Y%m%dT%H%M%SZ}", "")
     display = Display()
@@ -351,6 +360,7 @@ def _up(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     display = Display()
     kubeconfig = cluster.up(cluster.parse_nodes(options.sim_nodes), display.say, options.control_plane_bin)
+    display.say(f"the simulated nodes have {workload.BASE_IMAGE}")
     print(f"export KUBECONFIG={kubeconfig}")
     return 0
 
@@ -372,14 +382,22 @@ class _Outcome:
     complaint: str
 
 
+def _require_readable(expression: str) -> None:
+    """
+    Refuse an expression that cannot be read, before a cluster is brought up for it.
+    """
+    nobody = Judging(Path(), "", "", ClusterFacts("", "v1.0.0", simulated=False), ())
+    outcome = _run_pytest(plugin.Controller(nobody, None), ["--collect-only", "-k", expression], Path(os.devnull))
+    if outcome.code == pytest.ExitCode.USAGE_ERROR:
+        raise UsageError(plugin.usage_message(outcome.complaint), "see --help")
+
+
 def _require_selection(judging: Judging, expression: str) -> None:
     """
-    Refuse a selection that cannot be read or that matches nothing, before anything is put on the cluster.
+    Refuse a selection that matches nothing, before anything is put on the cluster.
     """
     arguments = ["--collect-only", "-k", expression]
     outcome = _run_pytest(plugin.Controller(judging, None), arguments, Path(os.devnull))
-    if outcome.code == pytest.ExitCode.USAGE_ERROR:
-        raise UsageError(plugin.usage_message(outcome.complaint), "see --help")
     if outcome.code == pytest.ExitCode.NO_TESTS_COLLECTED:
         raise UsageError(f"-k {expression!r} matches no check", "names are listed in conformance/catalogue.md")
 
@@ -461,7 +479,12 @@ def _judge_and_report(
         out=out,
         evidence=judging.out,
     )
-    write_all(run, display.say)
+    # Judging is done: what is reported now is the verdict, and it is reported whole.
+    before = signal.signal(signal.SIGINT, lambda *_: display.say("the verdict is there; writing the reports"))
+    try:
+        write_all(run, display.say)
+    finally:
+        signal.signal(signal.SIGINT, before)
     return run
 
 

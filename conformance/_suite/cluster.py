@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import aiohttp
+import yaml
 from kubernetes.aio import config as kubeconfig_loader  # noqa: TID251 - this is the one module
 from kubernetes.aio.client import Configuration  # noqa: TID251
 
@@ -105,6 +106,8 @@ async def _configuration(path: Path | None, context: str | None) -> Configuratio
     configuration = Configuration()
     listed = os.environ.get("KUBECONFIG", "")
     try:
+        if path is not None and not isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict):
+            raise TypeError("it holds no YAML mapping")  # noqa: TRY301 - told like all the loader's own complaints
         if file := str(path or listed):
             await kubeconfig_loader.load_kube_config(  # type: ignore[no-untyped-call]
                 config_file=file, context=context, client_configuration=configuration, persist_config=False

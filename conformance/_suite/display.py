@@ -50,7 +50,8 @@ class Display:
         Say what is tested, before it is.
         """
         label = " (simulated)" if cluster.simulated else ""
-        self.say(f"target {cluster.target}{label}: Kubernetes {cluster.server_version}, {len(nodes)} Windows nodes")
+        count = "1 Windows node" if len(nodes) == 1 else f"{len(nodes)} Windows nodes"
+        self.say(f"target {cluster.target}{label}: Kubernetes {cluster.server_version}, {count}")
         for node in nodes:
             self.say(f"  {node.name}: {node.container_runtime}, {node.os_image} {node.kernel}, kubelet {node.kubelet}")
         self.say(f"evidence and reports: {out}")

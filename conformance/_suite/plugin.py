@@ -204,6 +204,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("observation", names, indirect=True, ids=names)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """
+    Let ``-k`` match the requirement's id, as the catalogue lists it, besides the name of the check.
+    """
+    check = catalogue_of_pages.check_of(getattr(item, "function", None))
+    if check is not None:
+        item.extra_keyword_matches.add(check.requirement.id)
+
+
 @pytest.fixture
 def observation(request: pytest.FixtureRequest) -> Observation:
     """
@@ -300,7 +309,7 @@ def _result(item: pytest.Item, check: Check, call: pytest.CallInfo[None], error:
     if found is Verdict.NON_CONFORMANT and _CURRENT:
         operator, left, right = _CURRENT[-1]
         seen, expected = _shown(left), ("" if operator == "==" else f"{operator} ") + _shown(right)
-        reason = _claim_of(error) or f"seen {_brief(seen)}, expected {_brief(expected)}"
+        reason = _claim_of(error) or _difference(seen, expected)
     if requirement.level is Level.OBSERVED and found is Verdict.NON_CONFORMANT:
         # Observed behaviour is shown, never judged: a check of this level has no business asserting.
         found, code = Verdict.NOT_PROVEN, "observed-asserts"
@@ -342,8 +351,10 @@ def _shown(value: object) -> str:
         return repr(value)
 
 
-def _brief(text: str) -> str:
-    return text if len(text) <= 120 else text[:117] + "…"
+def _difference(seen: str, expected: str) -> str:
+    if len(seen) + len(expected) > 200:
+        return "what was seen is not what is documented"
+    return f"seen {seen}, expected {expected}"
 
 
 def _references(judging: Judging, check: Check, node: str | None) -> tuple[EvidenceReference, ...]:

@@ -9,13 +9,15 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from conformance._suite.cluster import RefusedError
-from conformance._suite.model import ClusterFacts, NodeFacts, TargetError
+from conformance._suite.model import ClusterFacts, NodeFacts, TargetError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from conformance._suite.cluster import Cluster
 
+LOOK_SECONDS = 8
+"""How long an API server may take to answer the first questions."""
 SIMULATED_LABEL = "hostprocess-conformance/simulated"
 
 # (group, resource, subresource, verbs): exactly what the engine does.
@@ -42,11 +44,13 @@ async def look(
     none, when a named one is missing, or when rights are.
     """
     try:
-        version = await cluster.must("GET", "/version", seconds=15)
+        version = await cluster.must("GET", "/version", seconds=LOOK_SECONDS)
         server = str(version["gitVersion"])
         query = {"labelSelector": ",".join(part for part in ("kubernetes.io/os=windows", selector) if part)}
-        listing = await cluster.must("GET", "/api/v1/nodes", query=query, seconds=15)
+        listing = await cluster.must("GET", "/api/v1/nodes", query=query, seconds=LOOK_SECONDS)
     except RefusedError as error:
+        if error.answer.code == 400 and selector:
+            raise UsageError(f"--node-selector {selector!r}: {error.answer.message}") from error
         raise TargetError(
             f"{cluster.url} refuses: {error.answer.code} {error.answer.message or 'no reason given'}",
             "the suite needs to read /version and to list nodes; check the user in the kubeconfig",
@@ -64,7 +68,9 @@ async def look(
     if not ready:
         unready = ", ".join(item["metadata"]["name"] for item in found)
         raise TargetError(
-            f"{cluster.url} has no Windows node that is ready" + (f" (not ready: {unready})" if unready else ""),
+            f"{cluster.url} has no Windows node that is ready"
+            + (f" and matches --node-selector {selector}" if selector else "")
+            + (f" (not ready: {unready})" if unready else ""),
             "a node counts by its label kubernetes.io/os=windows and its condition Ready",
         )
     await _require_rights(cluster)

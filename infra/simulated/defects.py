@@ -4,6 +4,7 @@ Switches named defects on: those of a node on the nodes they can be on, those of
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,13 +33,16 @@ def switch_on(nodes: Sequence[NodeSpec], wanted: Sequence[str]) -> tuple[list[No
             api.append(name)
             continue
         if name not in DEVIATIONS:
-            raise UsageError(f"unknown defect {text!r}", f"known are {', '.join(sorted({*DEVIATIONS, *API_DEFECTS}))}")
+            near = difflib.get_close_matches(name, [*DEVIATIONS, *API_DEFECTS], n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else "conformance/catalogue.md lists them"
+            raise UsageError(f"unknown defect {text!r}", hint)
         if where and where not in {node.name for node in nodes}:
             raise UsageError(f"there is no simulated node {where!r}", f"known are {', '.join(n.name for n in nodes)}")
         eras = DEVIATIONS[name].eras
         chosen = [node.name for node in nodes if node.era in eras and where in {"", node.name}]
         if not chosen:
-            raise UsageError(f"no simulated node can have the defect {name!r}", f"it is one of {', '.join(eras)}")
+            who = f"{where} cannot" if where else "no simulated node can"
+            raise UsageError(f"{who} have the defect {name!r}", f"it is a defect of the eras {', '.join(eras)}")
         found = [replace(node, deviations=(*node.deviations, name)) if node.name in chosen else node for node in found]
     if len(api) > 1:
         raise UsageError("only one defect of the API server at a time", f"asked for were {', '.join(api)}")

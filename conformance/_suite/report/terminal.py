@@ -118,7 +118,7 @@ def _differing(run: Run, printer: _Printer) -> None:
 def _unproven(run: Run, printer: _Printer) -> None:
     groups: dict[str, list[Result]] = defaultdict(list)
     for result in run.results:
-        if result.verdict is Verdict.NOT_PROVEN:
+        if result.verdict is Verdict.NOT_PROVEN and result.reason_code != "not-selected":
             groups[one_line(result.reason, 300) or result.reason_code].append(result)
     if not groups:
         return
@@ -169,7 +169,8 @@ def _lines(run: Run) -> list[str]:
 def _cells(run: Run) -> dict[tuple[str, str], list[Result]]:
     cells: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in run.results:
-        cells[place(result), result.requirement.split("/")[0]].append(result)
+        if result.reason_code != "not-selected":
+            cells[place(result), result.requirement.split("/")[0]].append(result)
     return dict(cells)
 
 
