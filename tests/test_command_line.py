@@ -165,11 +165,11 @@ def test_a_selection_that_matches_nothing(matrix: Matrix, tmp_path: Path) -> Non
 def test_workers_come_to_the_same_verdict(matrix: Matrix, tmp_path: Path) -> None:
     node = matrix.wrong["cpu-limit-missing"]
     existing = ("--target", "existing", "--kubeconfig", str(matrix.kubeconfig), "--node", node)
-    alone = run_program(tmp_path / "alone", *existing)
     shared = run_program(tmp_path / "shared", *existing, "-n", "2")
-    assert (alone.code, shared.code) == (1, 1), shared.output
-    assert alone.verdicts() == shared.verdicts()
-    assert alone.red(node) == {"resources/cpu/limit-is-the-jobs"}
+    assert shared.code == 1, shared.output
+    alone = matrix.run.verdicts()
+    assert shared.verdicts() == {key: alone[key] for key in alone if key[1] in {node, None}}
+    assert shared.red(node) == {"resources/cpu/limit-is-the-jobs"}
 
 
 @pytest.mark.cluster
@@ -177,7 +177,7 @@ def test_an_image_that_cannot_be_pulled_proves_nothing(matrix: Matrix, tmp_path:
     run = run_program(
         tmp_path / "out", "--target", "existing", "--kubeconfig", str(matrix.kubeconfig),
         "--node", matrix.faithful["2.3"], "-k", "cpu_limit",
-        "--image", "registry.example/absent:1", "--time-scale", "0.1",
+        "--image", "registry.example/absent:1", "--time-scale", "0.03",
     )  # fmt: skip
     (result,) = [one for one in run.verdict["results"] if one["requirement"] == "resources/cpu/limit-is-the-jobs"]
     assert (run.code, result["verdict"]) == (4, "not-proven")
