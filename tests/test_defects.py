@@ -84,6 +84,11 @@ def test_every_requirement_that_is_judged_has_a_defect() -> None:
     assert judged == broken
 
 
+@pytest.mark.parametrize("name", sorted(PAGES.defects))
+def test_every_defect_makes_a_run_fail(name: str) -> None:
+    assert any(one.level is Level.MUST for one in PAGES.defects[name].breaks)
+
+
 def test_no_two_requirements_have_the_same_set_of_defects() -> None:
     by_defects: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
     for entry in PAGES.entries():

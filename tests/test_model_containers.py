@@ -650,7 +650,7 @@ CHANGES: dict[str, set[str]] = {
     "host-name-of-its-own": {"host name"},
     "sandbox-mount-point-unset": MOUNT_POINT,
     "sandbox-mount-point-without-drive": {"mount point"},
-    "rootfs-elsewhere": {"mount point"},
+    "rootfs-elsewhere": {"mount point", "relative", "directory is root"},
     "compatibility-links-missing": {"below mount point", "relative"},
     "working-directory-elsewhere": {"relative", "directory is root"},
     "volumes-not-bound": {"at drive", "at slashes", "token"},

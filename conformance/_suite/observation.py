@@ -116,7 +116,8 @@ class Step:
         """
         facts = self.data["probe"].get(container)
         if facts is None:
-            raise Unknown(f"step {self.data['name']}: the probe in container {container} printed nothing", "no-output")
+            trouble = self.data["probeTrouble"].get(container) or {"code": "no-output", "message": "it printed nothing"}
+            raise Unknown(f"the probe in container {container}: {trouble['message']}", trouble["code"])
         return Facts(facts)
 
     def answer(self, name: str) -> Mapping[str, Any]:

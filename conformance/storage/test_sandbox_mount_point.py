@@ -85,9 +85,3 @@ WITHOUT_DRIVE = Defect(
     r"The variable's value is \hpc\: a path from the root of whatever drive is the current one.",
     breaks=[SET_AND_ABSOLUTE, LOCATION],
 )
-
-ROOTFS_ELSEWHERE = Defect(
-    "rootfs-elsewhere",
-    r"The runtime puts every container's volume at C:\containers\rootfs\<container id>\.",
-    breaks=[LOCATION],
-)

@@ -111,6 +111,13 @@ SANDBOX_MOUNT_POINT_UNSET = Defect(
     breaks=[SET_AND_ABSOLUTE, LOCATION, BELOW_SANDBOX_MOUNT_POINT, OLDER_PATHS],
 )
 
+ROOTFS_ELSEWHERE = Defect(
+    "rootfs-elsewhere",
+    r"The runtime puts every container's volume at C:\containers\rootfs\<container id>\, and containers still start in "
+    r"C:\hpc.",
+    breaks=[LOCATION, RELATIVE_PATH, OLDER_PATHS],
+)
+
 COMPATIBILITY_LINKS_MISSING = Defect(
     "compatibility-links-missing",
     "The runtime binds volumes to their mount paths and leaves out the links below the container's own volume, which "

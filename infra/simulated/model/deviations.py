@@ -101,15 +101,6 @@ def _elsewhere(era: Era, container: str) -> str:
     return f"C:\\containers\\rootfs\\{container}\\"
 
 
-def _directory_in_silo_is_root(era: Era, location: str, requested: str | None) -> str:
-    """
-    Follows the root file system to where it was moved.
-    """
-    if requested is None and era.mount_mode is MountMode.BIND:
-        requested = location
-    return runtime.start_directory(era, location, requested)
-
-
 def _directory_is_system32(era: Era, location: str, requested: str | None) -> str:
     return runtime.SYSTEM32 if requested is None else runtime.start_directory(era, location, requested)
 
@@ -282,8 +273,9 @@ DEVIATIONS = {
         ),
         Deviation(
             "rootfs-elsewhere",
-            "The container's root file system is at another place on the host, and everything follows it.",
-            replaces={"root_location": _elsewhere, "start_directory": _directory_in_silo_is_root},
+            "The container's root file system is at another place; containerd's default directory does not follow it.",
+            BIND,
+            {"root_location": _elsewhere},
         ),
         Deviation(
             "compatibility-links-missing",
