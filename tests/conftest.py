@@ -111,7 +111,7 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
     """
     defects = sorted(DEVIATIONS)
     nodes = name_nodes([*((era, ()) for era in ERAS), *((_era_to_try(name), (name,)) for name in defects)])
-    cluster = SimulatedCluster(nodes, print, _control_plane(), sorted(API_DEFECTS))
+    cluster = SimulatedCluster(nodes, print, control_plane(), sorted(API_DEFECTS))
     with cluster as target:
         out = tmp_path_factory.mktemp("matrix") / "out"
         run = run_program(out, "--target", "existing", "--kubeconfig", str(target.kubeconfig))
@@ -121,6 +121,6 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
         yield Matrix(cluster, Path(str(target.kubeconfig)), faithful, wrong, run)
 
 
-def _control_plane() -> Path | None:
+def control_plane() -> Path | None:
     given = os.environ.get("CONFORMANCE_CONTROL_PLANE_BIN")
     return Path(given) if given else None

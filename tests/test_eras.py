@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from infra.simulated.cluster import SimulatedCluster, parse_nodes
 from infra.simulated.model.eras import ERAS
+from tests.conftest import control_plane, run_program
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.conftest import Matrix
 
 pytestmark = pytest.mark.cluster
@@ -37,6 +41,17 @@ def test_nothing_is_left_open_on_a_faithful_node(matrix: Matrix, era: str) -> No
     results = [one for one in matrix.run.verdict["results"] if one["node"] == matrix.faithful[era]]
     assert [(one["requirement"], one["reason"]) for one in results if one["verdict"] == "not-proven"] == []
     assert sum(one["verdict"] == "conformant" for one in results) > 15
+
+
+def test_a_tainted_node_is_green(tmp_path: Path) -> None:
+    """
+    Many clusters keep ordinary pods away from Windows nodes by this taint.
+    """
+    taint = {"key": "os", "value": "windows", "effect": "NoSchedule"}
+    with SimulatedCluster(parse_nodes("2.3=1"), print, control_plane(), taints=[taint]) as target:
+        run = run_program(tmp_path / "out", "--target", "existing", "--kubeconfig", str(target.kubeconfig))
+    assert run.code == 0, run.output
+    assert run.verdict["nodes"][0]["facts"]["taints"] == [{"key": "os", "effect": "NoSchedule"}]
 
 
 def test_the_api_server_is_green(matrix: Matrix) -> None:
