@@ -141,7 +141,7 @@ class _Seen:
         found = [
             pod
             for pod in self.pods.values()
-            if _owner(pod) == owner and (not node or pod["spec"].get("nodeName") in {node, None})
+            if _owner(pod) == owner and (not node or pod["spec"].get("nodeName") == node)
         ]
         found.sort(key=lambda pod: ("deletionTimestamp" in pod["metadata"], pod["metadata"]["name"]))
         return found
