@@ -1,0 +1,28 @@
+# The folder of this program and the journal in it. apply makes them; undo takes them away once the journal is empty.
+# An entry is {step, before}: before is what undo of the step is given.
+Invoke-Alone {
+    $entries = @(Read-Journal)
+    $changed = $false
+    if ($task -eq 'apply' -and -not [IO.File]::Exists($journal)) {
+        # Configuration and a token for minutes lie in here: for SYSTEM and administrators alone.
+        [IO.Directory]::CreateDirectory($root) | Out-Null
+        Invoke-Program 'icacls.exe' @($root, '/inheritance:r', '/grant:r', '*S-1-5-18:(OI)(CI)F', '*S-1-5-32-544:(OI)(CI)F', '/q') | Out-Null
+        Write-Journal @()
+        $changed = $true
+    }
+    if ($task -eq 'undo' -and [IO.Directory]::Exists($root)) {
+        if ($entries) { throw 'the journal still has steps to undo' }
+        # The journal goes last but for the folder itself.
+        foreach ($folder in [IO.Directory]::GetDirectories($root)) { Remove-Folder $folder }
+        foreach ($file in [IO.Directory]::GetFiles($root)) { if ($file -ne $journal) { Remove-File $file } }
+        Remove-File $journal
+        Remove-Folder $root
+        $changed = $true
+    }
+    [ordered]@{
+        step    = 'journal'
+        changed = $changed
+        exists  = [IO.Directory]::Exists($root)
+        entries = $entries
+    }
+}
