@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -17,8 +19,6 @@ nox.options.sessions = ["conformance"]
 nox.options.error_on_external_run = True
 
 ROOT = Path(__file__).parent
-# Longer than the program needs to clean up after Ctrl-C: nodes may take their time to let pods go.
-CLEAN_UP_SECONDS = 300
 # The exit code for a target that cannot be tested; 1 would say that something is non-conformant.
 CANNOT_TEST = 3
 
@@ -48,8 +48,10 @@ def _program(session: nox.Session, *command: str) -> None:
     """
     Run the program and end with its exit code.
     """
+    # The Azure SDK is large, and nobody else needs it.
+    extras = ("aks",) if {"aks", "--target=aks"} & set(session.posargs) else ()
     try:
-        python = _install(session, ROOT / ".nox" / "suite")
+        python = _install(session, ROOT / ".nox" / "-".join(("suite", *extras)), *extras)
     except nox.command.CommandFailed:
         session.warn("the suite could not be installed: is there a network, or a mirror for pip?")
         _end(CANNOT_TEST)
@@ -68,37 +70,23 @@ def _end(code: int) -> NoReturn:
 
 def _run(session: nox.Session, *command: str) -> int:
     """
-    Run a command with every exit code accepted, and return it.
+    Run a command to its end and return its exit code.
     """
-    code = 0
-
-    class Codes:
-        """
-        Accepts every code and remembers it.
-        """
-
-        def __contains__(self, value: object) -> bool:
-            nonlocal code
-            code = int(str(value))
-            return True
-
-        def __iter__(self):  # type: ignore[no-untyped-def] # noqa: ANN204
-            return iter(())
-
-    session.run(
-        *command,
-        success_codes=Codes(),
-        env={"HOSTPROCESS_CONFORMANCE_PARENT": str(os.getpid()), "PYTHONUNBUFFERED": "1"},
-        interrupt_timeout=CLEAN_UP_SECONDS,
-        terminate_timeout=CLEAN_UP_SECONDS,
-        external=True,
-    )
-    return code
+    session.log(" ".join(command))
+    environment = {**os.environ, "HOSTPROCESS_CONFORMANCE_PARENT": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=environment) as program:
+        # A pipeline that gives up sends SIGTERM to nox alone; Ctrl-C reaches both.
+        signal.signal(signal.SIGTERM, lambda *_: program.terminate())
+        while True:
+            try:
+                return program.wait()
+            except KeyboardInterrupt:
+                continue  # it is cleaning up, and knows how long that may take
 
 
 @nox.session(venv_backend="none")
 def conformance(session: nox.Session) -> None:
-    """Judge Windows nodes: by default simulated ones; -- --target existing for the cluster of your kubeconfig."""
+    """Judge Windows nodes: by default simulated ones; -- --target existing, aks or kind for real ones."""
     _program(session)
 
 
@@ -110,14 +98,32 @@ def judge(session: nox.Session) -> None:
 
 @nox.session(default=False, venv_backend="none")
 def up(session: nox.Session) -> None:
-    """Leave an embedded cluster running for kubectl, and print its kubeconfig's path."""
+    """Leave a cluster running (embedded, or -- --target aks or kind), and print its kubeconfig's path."""
     _program(session, "up")
 
 
 @nox.session(default=False, venv_backend="none")
 def down(session: nox.Session) -> None:
-    """Take away the cluster that `up` left."""
+    """Take away the cluster that `up`, or a run that was killed, left."""
     _program(session, "down")
+
+
+@nox.session(default=False, venv_backend="none")
+def cleanup(session: nox.Session) -> None:
+    """Take away what killed runs left on an existing cluster and its hosts."""
+    _program(session, "cleanup")
+
+
+@nox.session(default=False, venv_backend="none")
+def rbac(session: nox.Session) -> None:
+    """Print the least rights that a run needs, as manifests."""
+    _program(session, "rbac")
+
+
+@nox.session(default=False, venv_backend="none")
+def images(session: nox.Session) -> None:
+    """List every image, with its digest where known."""
+    _program(session, "images")
 
 
 @nox.session(default=False, venv_backend="none")

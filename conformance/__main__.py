@@ -7,97 +7,178 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import io
+import importlib
+import json
 import os
-import re
 import secrets
 import signal
 import sys
+import tempfile
 import threading
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import pytest
-
 import conformance
-from conformance._suite import catalogue, evidence, plugin, preflight, verdict, workload
-from conformance._suite.cluster import Cluster, find_kubeconfig, require_kubeconfig_target
+from conformance._suite import catalogue, cleanup, evidence, images, judge, preflight, rbac, verdict, workload
+from conformance._suite.cluster import Cluster, find_kubeconfig
 from conformance._suite.display import Display
 from conformance._suite.files import new_folder
 from conformance._suite.judging import Judging
-from conformance._suite.model import Claim, ClusterFacts, SuiteError, TargetError, UsageError
-from conformance._suite.observe import Engine, Plan, left_behind
+from conformance._suite.model import Scope, SuiteError, TargetError, UsageError
+from conformance._suite.observe import Engine, Plan
 from conformance._suite.report import verdict as report
-from conformance._suite.report import write_all
-from conformance._suite.report.verdict import Run, Selection
+from conformance._suite.selection import Choice, Expectations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from conformance._suite.model import NodeFacts
+    from conformance._suite.model import ClusterFacts, NodeFacts
     from infra.target import Target
 
 TARGETS = ("simulated", "existing", "aks", "kind")
+PROVISIONED = ("aks", "kind")
+"""Those that bring a cluster of their own up: a module below ``infra`` each."""
 DEFAULT_NODES = "1.6=1,2.3=1"
 LARGEST_TIME_SCALE = 100
 LARGEST_SIMULATION = 1000
 _ROOT = Path(conformance.__file__).parent
-_IMAGE = re.compile(r"[a-z0-9][a-zA-Z0-9._/:@-]*")
 
 _MANUAL = """\
 Judges whether Windows nodes keep what Kubernetes, containerd and AKS document about HostProcess containers.
 
-Other commands: `judge FOLDER` judges kept evidence again, without a cluster; `up` leaves an embedded cluster running
-and prints its kubeconfig, `down` takes it away; `catalogue` writes conformance/catalogue.md and .json.
+Other commands, each with its own --help: `judge FOLDER` judges kept evidence again, without a cluster; `up` and `down`
+leave a cluster running and take it away; `cleanup` takes away what killed runs left; `rbac` prints the rights that a
+run needs, `images` the images; `catalogue` writes conformance/catalogue.md and .json.
 """
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, name: str, description: str, **more: Any) -> None:
+        super().__init__(prog=f"nox -s {name} --", description=description, allow_abbrev=False, **more)
+        self.own: dict[str, str] = {}
+        """For which target alone an option is, by the name of its value."""
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, "see --help")
 
+    def add_target(self, title: str, target: str) -> Any:
+        """
+        A group of options for one target.
+        """
+        parser = self
 
-def _parser() -> argparse.ArgumentParser:
+        class Group:
+            def __init__(self) -> None:
+                self._group = parser.add_argument_group(f"{title} (--target {target})")
+
+            def add_argument(self, *names: str, **how: Any) -> Any:
+                action = self._group.add_argument(*names, **how)
+                parser.own[action.dest] = target
+                return action
+
+        return Group()
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """
+        Parse, and refuse what means nothing for the target.
+        """
+        options = self.parse_args(arguments)
+        target = getattr(options, "target", None)
+        if target is not None and target not in TARGETS:
+            raise UsageError(f"unknown target {target!r}", f"one of {', '.join(TARGETS)}")
+        for name, owner in self.own.items():
+            if target != owner and getattr(options, name) != self.get_default(name):
+                option = next(one.option_strings[0] for one in self._actions if one.dest == name)
+                raise UsageError(f"{option} means nothing with --target {target}", "see --help")
+        return options
+
+
+def _parser() -> _Parser:
     codes = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in verdict.EXIT_MEANING.items())
     parser = _Parser(
-        prog="nox -s conformance --",
-        description=_MANUAL,
-        epilog=f"exit codes:\n{codes}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        "conformance", _MANUAL, epilog=f"exit codes:\n{codes}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=conformance.__version__)
-    parser.add_argument(
-        "--target", default="simulated", help="simulated (default: a real control plane with simulated Windows nodes) "
-        "or existing (the cluster that a kubeconfig names)",
-    )  # fmt: skip
+    _add_target(parser)
     parser.add_argument(
         "-k", dest="expression", help="judge only the checks whose names match, as in pytest; at best partial"
     )
     parser.add_argument("-n", dest="workers", type=int, default=0, help="judge in this many processes (pytest-xdist)")
-    parser.add_argument("--out", type=Path, help="the folder for evidence and reports (default: artifacts/<time>-<id>)")
+    parser.add_argument("--out", type=Path, help="the folder for evidence and reports (default: <time>-<id> below "
+                        "$ARTIFACTS, or below artifacts)")  # fmt: skip
     parser.add_argument("--time-scale", type=float, default=1.0, help="multiply every deadline, for slow nodes")
-    parser.add_argument("--image", default=workload.BASE_IMAGE, help="the HostProcess base image, when it is mirrored")
-    existing = parser.add_argument_group("an existing cluster (--target existing)")
-    existing.add_argument("--kubeconfig", type=Path, help="default: KUBECONFIG, ~/.kube/config, the pod's own account")
-    existing.add_argument("--context", help="the context in the kubeconfig (default: its current one)")
-    existing.add_argument("--node", action="append", default=[], help="test only this node (repeatable)")
-    existing.add_argument("--node-selector", default="", help="test only nodes with these labels")
-    embedded = parser.add_argument_group("the embedded cluster (--target simulated)")
-    _add_embedded(embedded)
-    embedded.add_argument("--sim-defect", action="append", default=[], metavar="NAME[@NODE]",
-                          help="switch a named defect on, wherever it can be or on one node (repeatable)")  # fmt: skip
+    _add_nodes(parser)
+    _add_images(parser)
+    _add_existing(parser)
+    _add_embedded(parser).add_argument(
+        "--sim-defect", action="append", default=[], metavar="NAME[@NODE]",
+        help="switch a named defect on, wherever it can be or on one node (repeatable)",
+    )  # fmt: skip
+    _add_provisioned(parser)
     return parser
 
 
-def _add_embedded(group: Any) -> None:
+def _add_target(parser: _Parser) -> None:
+    parser.add_argument(
+        "--target", default="simulated", help="simulated (default: a real control plane with simulated Windows nodes), "
+        "existing (the cluster that a kubeconfig names), aks or kind (bring one up, and take it away again)",
+    )  # fmt: skip
+
+
+def _add_nodes(parser: _Parser) -> None:
+    group = parser.add_argument_group("nodes (default: every Windows node that is ready and not cordoned)")
+    group.add_argument("--node", action="append", default=[], help="test only this node (repeatable)")
+    group.add_argument("--node-selector", default="", help="test only nodes with these labels")
+    group.add_argument("--os-sku", action="append", default=[], help="test only this OS SKU: Windows2022 (repeatable)")
+    group.add_argument("--windows-build", action="append", default=[],
+                       help="test only this build: 20348, or 20348.2700 (repeatable)")  # fmt: skip
+    group.add_argument("--expect-containerd", default="", metavar="VERSION", help="exit 3 unless every node has it")
+    group.add_argument("--expect-build", default="", metavar="BUILD", help="the same for the Windows build")
+    group.add_argument("--expect-kubernetes", default="", metavar="VERSION",
+                       help="the same for the API server and the kubelets; 1.33 stands for every 1.33.x")  # fmt: skip
+
+
+def _add_images(parser: _Parser) -> None:
+    group = parser.add_argument_group("images, when they come from a mirror; `nox -s images` lists them")
+    group.add_argument("--image", default=workload.BASE_IMAGE, help="the HostProcess base image")
+    group.add_argument("--registry-prefix", default="", metavar="REGISTRY", help="pull everything from this registry")
+    group.add_argument("--images-file", type=Path, metavar="FILE", help="YAML, `reference: replacement` in each line")
+    group.add_argument("--pull-secret", type=Path, metavar="FILE", help="a Docker config.json for the registry")
+
+
+def _add_existing(parser: _Parser) -> Any:
+    group = parser.add_target("an existing cluster", "existing")
+    group.add_argument("--kubeconfig", type=Path, help="default: KUBECONFIG, ~/.kube/config, the pod's own account")
+    group.add_argument("--context", help="the context in the kubeconfig (default: its current one)")
+    group.add_argument("--namespace", metavar="NAME", help="create no namespaces: use NAME, NAME-baseline and "
+                       "NAME-restricted, which `nox -s rbac -- --namespace NAME` describes")  # fmt: skip
+    return group
+
+
+def _add_embedded(parser: _Parser) -> Any:
+    group = parser.add_target("the embedded cluster", "simulated")
     group.add_argument("--sim-nodes", default=DEFAULT_NODES, metavar="ERA=COUNT,…",
                        help=f"simulated nodes by containerd era (default: {DEFAULT_NODES})")  # fmt: skip
     group.add_argument("--control-plane-bin", type=Path, metavar="DIR", help="kube-apiserver, kube-controller-manager, "
                        "kube-scheduler and etcd are in this folder")  # fmt: skip
+    return group
+
+
+def _add_provisioned(parser: _Parser) -> None:
+    titles = {"aks": "Azure Kubernetes Service", "kind": "kind with a Windows machine"}
+    for target in PROVISIONED:
+        _module(target).add_options(parser.add_target(titles[target], target))
+    parser.add_argument("--dry-run", action="store_true", help="aks, kind: only print what would be made")
+
+
+def _module(target: str) -> Any:
+    """
+    The module of a target that brings a cluster up.
+    """
+    return importlib.import_module(f"infra.{target}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,7 +192,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     _watch_parent()
-    commands = {"judge": _judge, "up": _up, "down": _down, "catalogue": _catalogue}
+    commands = {
+        "judge": _judge, "up": _up, "down": _down, "catalogue": _catalogue, "cleanup": _cleanup, "rbac": _rbac,
+        "images": _images,
+    }  # fmt: skip
     try:
         if given and given[0] in commands:
             return commands[given[0]](given[1:])
@@ -149,67 +233,103 @@ def _watch_parent() -> None:
 
 
 def _conformance(arguments: Sequence[str]) -> int:
-    options = _parser().parse_args(arguments)
-    if options.target not in TARGETS:
-        raise UsageError(f"unknown target {options.target!r}", f"one of {', '.join(TARGETS)}")
-    require_kubeconfig_target(options.target)
+    options = _parser().parse(arguments)
     if not 0 < options.time_scale <= LARGEST_TIME_SCALE:
         raise UsageError(f"--time-scale must be more than 0 and at most {LARGEST_TIME_SCALE}")
-    if not _IMAGE.fullmatch(options.image):
-        raise UsageError(f"--image {options.image!r} is not an image reference")
     if sys.flags.optimize:
         raise UsageError("python -O takes the assertions out of the checks", "run without -O and PYTHONOPTIMIZE")
     if options.workers < 0:
         raise UsageError("-n must not be negative")
-    _refuse_foreign_options(options)
+    places = _read_images(options)
+    choice = _choice(options)
+    expectations = Expectations(options.expect_containerd, options.expect_build, options.expect_kubernetes)
     _refuse_used_folder(options.out)
     if options.expression:
-        _require_readable(options.expression)
+        judge.require_readable(options.expression)
     display = Display()
+    if _only_described(options, display):
+        return 0
     with _target(options, display.say) as (target, died):
         started = datetime.now(UTC)
         run_id = secrets.token_hex(4)
-        cluster, nodes = asyncio.run(_look(target, options))
+        needs = _needs(options, places)
+        cluster, nodes = asyncio.run(_look(target, choice, expectations, needs, display))
         if options.expression:
-            _require_selection(Judging(Path(), run_id, "", cluster, nodes), options.expression)
+            judge.require_selection(Judging(Path(), run_id, "", cluster, nodes), options.expression)
+        for left in asyncio.run(_reap(target, needs.namespace, display)):
+            display.say(f"left behind by an earlier run: {left}")
         out = _output_folder(options.out, f"{started:%Y%m%dT%H%M%SZ}-{run_id}")
         judging = Judging(out.resolve(), run_id, started.isoformat(), cluster, nodes)
         evidence.write_json(out / "run.json", {
             "suite": conformance.__version__, "started": started.isoformat(),
             "judging": replace(judging, out=Path()).to_data(), "expression": options.expression,
-            "defects": options.sim_defect, "image": options.image,
+            "defects": options.sim_defect,
+            "images": {one: places.resolve(one) for one in sorted(_documented_images())},
         })  # fmt: skip
         display.header(cluster, nodes, out)
 
-        going: list[str] = []
+        going: list[cleanup.Going] = []
 
         def observe(workloads: set[str]) -> None:
             plan = Plan(run_id, out, cluster, nodes, tuple(workload.load(name) for name in sorted(workloads)),
-                        options.image, options.time_scale)  # fmt: skip
+                        places, options.time_scale, needs.namespace)  # fmt: skip
             asyncio.run(_observe(target, plan, display, going, died))
 
         try:
-            run = _judge_and_report(judging, observe, options.expression, options.workers, started=started,
-                                    display=display, defects=tuple(options.sim_defect))  # fmt: skip
+            run = judge.judge(judging, observe, options.expression, options.workers, started=started,
+                              display=display, defects=tuple(options.sim_defect))  # fmt: skip
         finally:
             try:
                 for left in [] if died() else asyncio.run(_left_behind(target, going)):
                     display.say(f"left behind: {left}")
             except KeyboardInterrupt:
-                display.say(f"left behind, unless they are gone by now: namespaces {', '.join(going)}")
+                display.say(f"left behind, unless it is gone by now: {', '.join(map(str, going))}")
         display.verdict(run)
         return run.exit_code
 
 
-def _refuse_foreign_options(options: argparse.Namespace) -> None:
-    defaults = _parser().parse_args([])
-    foreign = {
-        "existing": ("sim_nodes", "sim_defect", "control_plane_bin"),
-        "simulated": ("kubeconfig", "context"),
-    }[options.target]
-    for name in foreign:
-        if getattr(options, name) != getattr(defaults, name):
-            raise UsageError(f"--{name.replace('_', '-')} means nothing with --target {options.target}", "see --help")
+def _choice(options: argparse.Namespace) -> Choice:
+    return Choice(
+        tuple(options.node), options.node_selector, tuple(options.os_sku), tuple(options.windows_build)
+    )  # fmt: skip
+
+
+def _documented_images() -> set[str]:
+    return {image for name in workload.names() for image in workload.load(name).images}
+
+
+def _read_images(options: argparse.Namespace) -> images.Images:
+    known = _documented_images() | set(_module("kind").images())
+    places = images.read(options.registry_prefix, options.images_file, options.image, options.pull_secret, known)
+    # The kind target deploys images of its own.
+    options.resolve_image = places.resolve
+    return places
+
+
+def _needs(options: argparse.Namespace, places: images.Images) -> preflight.Needs:
+    """
+    What the target must offer; a selection is only known later, and needs less.
+    """
+    whole = options.expression is None
+    on_nodes = sum(workload.load(name).scope is Scope.NODE for name in workload.names())
+    return preflight.Needs(
+        namespace=options.namespace, pods=on_nodes if whole else 1, pod_security=whole,
+        image=places.resolve(workload.BASE_IMAGE),
+    )  # fmt: skip
+
+
+def _only_described(options: argparse.Namespace, display: Display) -> bool:
+    """
+    Whether no more was asked for than what would be made, which is told.
+    """
+    if options.target in PROVISIONED:
+        _module(options.target).validate(options)
+        if options.dry_run:
+            display.say(_module(options.target).describe(options))
+            return True
+    elif options.dry_run:
+        raise UsageError(f"--dry-run means nothing with --target {options.target}", "it is for aks and kind")
+    return False
 
 
 @contextlib.contextmanager
@@ -223,6 +343,10 @@ def _target(options: argparse.Namespace, say: Callable[[str], None]) -> Iterator
         path = find_kubeconfig(options.kubeconfig)
         yield Target("existing", path, options.context, simulated=False), lambda: False
         return
+    if options.target in PROVISIONED:
+        with _module(options.target).brought_up(options, say) as target:
+            yield target, lambda: False
+        return
     from infra.simulated.cluster import SimulatedCluster, parse_nodes  # noqa: PLC0415
     from infra.simulated.defects import switch_on  # noqa: PLC0415
 
@@ -235,16 +359,31 @@ def _target(options: argparse.Namespace, say: Callable[[str], None]) -> Iterator
         yield wrong, lambda: cluster.died is not None
 
 
-async def _look(target: Target, options: argparse.Namespace) -> tuple[Any, tuple[NodeFacts, ...]]:
+async def _look(
+    target: Target, choice: Choice, expectations: Expectations, needs: preflight.Needs, display: Display
+) -> tuple[ClusterFacts, tuple[NodeFacts, ...]]:
     async with await Cluster.connect(target.kubeconfig, target.context) as cluster:
         return await preflight.look(
-            cluster, target.name, simulated=target.simulated, names=options.node, selector=options.node_selector
+            cluster, target.name, choice, expectations, needs, display.say, simulated=target.simulated
         )
 
 
-async def _observe(target: Target, plan: Plan, display: Display, going: list[str], died: Callable[[], bool]) -> None:
+async def _reap(target: Target, namespace: str | None, display: Display, *, everything: bool = False) -> list[str]:
+    """
+    Take away what earlier runs left on the cluster.
+    """
     async with await Cluster.connect(target.kubeconfig, target.context) as cluster:
-        engine = Engine(cluster, plan, display.progress, died)
+        left = await cleanup.reap(cluster, namespace, display.say, everything=everything)
+        if namespace and not left:
+            await cleanup.require_alone(cluster, namespace)
+        return left
+
+
+async def _observe(
+    target: Target, plan: Plan, display: Display, going: list[cleanup.Going], died: Callable[[], bool]
+) -> None:
+    async with await Cluster.connect(target.kubeconfig, target.context) as cluster:
+        engine = Engine(cluster, plan, display.progress, died, display.say)
         task = asyncio.current_task()
         times = 0
 
@@ -257,7 +396,7 @@ async def _observe(target: Target, plan: Plan, display: Display, going: list[str
                 display.say("interrupted: cleaning up, at most two minutes; Ctrl-C twice more to leave it")
                 task.cancel()
             elif times == 3:
-                display.say(f"left behind: namespaces {', '.join(engine.namespaces.values())}")
+                display.say(f"left behind: {', '.join(map(str, engine.going))}; `nox -s cleanup` takes it away")
                 os._exit(verdict.EXIT_INTERRUPTED)
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
@@ -272,11 +411,11 @@ async def _observe(target: Target, plan: Plan, display: Display, going: list[str
                 display.say(f"left behind: {untidy}")
 
 
-async def _left_behind(target: Target, going: list[str]) -> list[str]:
+async def _left_behind(target: Target, going: list[cleanup.Going]) -> list[str]:
     if not going:
         return []
     async with await Cluster.connect(target.kubeconfig, target.context) as cluster:
-        return await left_behind(cluster, going)
+        return await cleanup.left_behind(cluster, going)
 
 
 def _refuse_used_folder(given: Path | None) -> None:
@@ -287,7 +426,8 @@ def _refuse_used_folder(given: Path | None) -> None:
 def _output_folder(given: Path | None, name: str) -> Path:
     try:
         if given is None:
-            return new_folder(Path("artifacts"), name)
+            # Prow's name for the folder that it keeps.
+            return new_folder(Path(os.environ.get("ARTIFACTS") or "artifacts"), name)
         _refuse_used_folder(given)
         given.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -296,12 +436,10 @@ def _output_folder(given: Path | None, name: str) -> Path:
 
 
 def _judge(arguments: Sequence[str]) -> int:
-    parser = _Parser(prog="nox -s judge --", description="Judge kept evidence again, without a cluster.")
+    parser = _Parser("judge", "Judge kept evidence again, without a cluster.")
     parser.add_argument("folder", type=Path, help="an output folder of an earlier run")
     parser.add_argument("--out", type=Path, help="where the new reports go (default: FOLDER/judged-<time>)")
-    options = parser.parse_args(arguments)
-    import json  # noqa: PLC0415
-
+    options = parser.parse(arguments)
     try:
         kept = json.loads((options.folder / "run.json").read_text(encoding="utf-8"))
         judging = Judging.from_data(kept["judging"])
@@ -314,8 +452,8 @@ def _judge(arguments: Sequence[str]) -> int:
     out = _output_folder(options.out or options.folder / f"judged-{started:%Y%m%dT%H%M%SZ}", "")
     display = Display()
     rejudged = replace(judging, out=options.folder.resolve(), same_digest=False, digests=_reported(options.folder))
-    run = _judge_and_report(rejudged, None, kept.get("expression"), 0, started=started, display=display,
-                            defects=tuple(kept.get("defects", ())), reports=out)  # fmt: skip
+    run = judge.judge(rejudged, None, kept.get("expression"), 0, started=started, display=display,
+                      defects=tuple(kept.get("defects", ())), reports=out)  # fmt: skip
     display.verdict(run)
     return run.exit_code
 
@@ -332,11 +470,9 @@ def _reported(folder: Path) -> dict[str, str]:
 
 
 def _catalogue(arguments: Sequence[str]) -> int:
-    import json  # noqa: PLC0415
-
-    parser = _Parser(prog="nox -s catalogue --", description="Write the flat catalogue, or verify it.")
+    parser = _Parser("catalogue", "Write the flat catalogue, or verify it.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when it is not up to date")
-    options = parser.parse_args(arguments)
+    options = parser.parse(arguments)
     pages = catalogue.load()
     texts = {
         _ROOT / "catalogue.md": catalogue.markdown(pages),
@@ -353,152 +489,98 @@ def _catalogue(arguments: Sequence[str]) -> int:
 
 
 def _up(arguments: Sequence[str]) -> int:
-    from infra.simulated import cluster  # noqa: PLC0415
-
-    parser = _Parser(prog="nox -s up --", description="Leave an embedded cluster running; `nox -s down` takes it away.")
+    parser = _Parser("up", "Leave a cluster running; `nox -s down` takes it away.")
+    _add_target(parser)
     _add_embedded(parser)
-    options = parser.parse_args(arguments)
+    _add_images(parser)
+    _add_provisioned(parser)
+    options = parser.parse(arguments)
     display = Display()
-    kubeconfig = cluster.up(cluster.parse_nodes(options.sim_nodes), display.say, options.control_plane_bin)
-    display.say(f"the simulated nodes have {workload.BASE_IMAGE}")
+    if options.target == "existing":
+        raise UsageError("an existing cluster is up already", "--target simulated, aks or kind")
+    _read_images(options)
+    if _only_described(options, display):
+        return 0
+    if options.target in PROVISIONED:
+        kubeconfig = _module(options.target).up(options, display.say).kubeconfig
+    else:
+        from infra.simulated import cluster  # noqa: PLC0415
+
+        kubeconfig = cluster.up(cluster.parse_nodes(options.sim_nodes), display.say, options.control_plane_bin)
+        display.say(f"the simulated nodes have {workload.BASE_IMAGE}")
     print(f"export KUBECONFIG={kubeconfig}")
     return 0
 
 
 def _down(arguments: Sequence[str]) -> int:
-    from infra.simulated import cluster  # noqa: PLC0415
+    parser = _Parser("down", "Take away the cluster that `nox -s up`, or a run that was killed, left.")
+    _add_target(parser)
+    _add_provisioned(parser)
+    options = parser.parse(arguments)
+    display = Display()
+    if options.target == "existing":
+        raise UsageError("an existing cluster is not taken away", "`nox -s cleanup` takes away what runs left on it")
+    if options.target in PROVISIONED:
+        _module(options.target).down(options, display.say)
+    else:
+        from infra.simulated import cluster  # noqa: PLC0415
 
-    _Parser(prog="nox -s down --", description="Take away the cluster that `nox -s up` left.").parse_args(arguments)
-    cluster.down(Display().say)
+        cluster.down(display.say)
     return 0
 
 
-# -- judging
+def _cleanup(arguments: Sequence[str]) -> int:
+    parser = _Parser("cleanup", "Take away what killed runs left on a cluster and on its Windows hosts, once it has "
+                     "expired, a day after they began.")  # fmt: skip
+    parser.set_defaults(expression="")
+    parser.add_argument("--target", default="existing", help="existing (default)")
+    parser.add_argument("--all", action="store_true", help="also what has not expired: no run must be under way")
+    _add_nodes(parser)
+    _add_images(parser)
+    _add_existing(parser)
+    options = parser.parse(arguments)
+    if options.target != "existing":
+        raise UsageError(f"--target {options.target} leaves no cluster to clean", "`nox -s down` takes it away")
+    places, choice = _read_images(options), _choice(options)
+    needs = _needs(options, places)
+    display = Display()
+    with _target(options, display.say) as (target, died), tempfile.TemporaryDirectory() as folder:
+        cluster, nodes = asyncio.run(_look(target, choice, Expectations(), needs, display))
+        left = asyncio.run(_reap(target, needs.namespace, display, everything=options.all))
+        plan = Plan(secrets.token_hex(4), Path(folder), cluster, nodes, (), places, 1.0, needs.namespace, options.all)
+        going: list[cleanup.Going] = []
+        asyncio.run(_observe(target, plan, display, going, died))
+        left += asyncio.run(_left_behind(target, going))
+    if left:
+        raise TargetError(f"not all could be taken away: {'; '.join(left)}")
+    display.say(f"nothing that has expired is left on the cluster and on {', '.join(node.name for node in nodes)}")
+    return 0
 
 
-@dataclass(slots=True)
-class _Outcome:
-    code: int
-    complaint: str
+def _rbac(arguments: Sequence[str]) -> int:
+    parser = _Parser("rbac", "Print the least rights that a run needs, as manifests: with the right to create "
+                     "namespaces, or, with --namespace, without it.")  # fmt: skip
+    parser.add_argument("--namespace", help="the namespace that runs are to use, with --namespace NAME")
+    parser.add_argument("--account", default=rbac.ACCOUNT, metavar="NAMESPACE/NAME", help=f"default: {rbac.ACCOUNT}")
+    options = parser.parse(arguments)
+    print(rbac.manifests(options.namespace, options.account), end="")
+    return 0
 
 
-def _require_readable(expression: str) -> None:
-    """
-    Refuse an expression that cannot be read, before a cluster is brought up for it.
-    """
-    nobody = Judging(Path(), "", "", ClusterFacts("", "v1.0.0", simulated=False), ())
-    outcome = _run_pytest(plugin.Controller(nobody, None), ["--collect-only", "-k", expression], Path(os.devnull))
-    if outcome.code == pytest.ExitCode.USAGE_ERROR:
-        raise UsageError(plugin.usage_message(outcome.complaint), "see --help")
-
-
-def _require_selection(judging: Judging, expression: str) -> None:
-    """
-    Refuse a selection that matches nothing, before anything is put on the cluster.
-    """
-    arguments = ["--collect-only", "-k", expression]
-    outcome = _run_pytest(plugin.Controller(judging, None), arguments, Path(os.devnull))
-    if outcome.code == pytest.ExitCode.NO_TESTS_COLLECTED:
-        raise UsageError(f"-k {expression!r} matches no check", "names are listed in conformance/catalogue.md")
-
-
-def _run_pytest(controller: plugin.Controller, options: Sequence[str], log: Path) -> _Outcome:
-    arguments = [
-        str(_ROOT), f"--rootdir={_ROOT.parent}", "-c", os.devnull, "--import-mode=importlib", "-s",
-        "--assert=rewrite", "-p", "xdist", "-p", "allure_pytest", "-p", "conformance._suite.plugin",
-        "-p", "no:cacheprovider", *options,
-    ]  # fmt: skip
-    # What is judged, and how, is decided here alone; workers inherit this.
-    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
-        os.environ.pop(name, None)
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    complaint = io.StringIO()
-    controller_name = "conformance-controller"
-
-    class _Register:
-        """
-        Registers the controller under its name before any other hook runs.
-        """
-
-        @staticmethod
-        @pytest.hookimpl(tryfirst=True)
-        def pytest_configure(config: pytest.Config) -> None:
-            config.pluginmanager.register(controller, controller_name)
-
-    # What pytest itself prints goes to a log: the terminal is for progress and for the verdict.
-    with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
-        with contextlib.redirect_stderr(complaint):
-            code = int(pytest.main(arguments, plugins=[_Register()]))
-        file.write(complaint.getvalue())
-    return _Outcome(code, complaint.getvalue())
-
-
-def _judge_and_report(
-    judging: Judging,
-    observe: Callable[[set[str]], None] | None,
-    expression: str | None,
-    workers: int,
-    *,
-    started: datetime,
-    display: Display,
-    defects: tuple[str, ...],
-    reports: Path | None = None,
-) -> Run:
-    controller = plugin.Controller(judging, observe)
-    out = reports or judging.out
-    options = [f"--alluredir={out / 'allure-results'}"]
-    if expression:
-        options += ["-k", expression]
-    if workers:
-        options += ["-n", str(workers)]
-    outcome = _run_pytest(controller, options, out / "pytest.log")
-    if controller.trouble is not None:
-        raise controller.trouble
-    interrupted = outcome.code == pytest.ExitCode.INTERRUPTED
-    if outcome.code == pytest.ExitCode.INTERNAL_ERROR and not controller.results:
-        raise TargetError("the suite broke while judging", f"this is a bug in the suite; see {out / 'pytest.log'}")
-    results = controller.complete()
-    full = expression is None and not interrupted
-    claimed = verdict.claim(results, [node.name for node in judging.nodes], full=full)
-    code = verdict.EXIT_INTERRUPTED if interrupted else verdict.EXIT_CODES[claimed]
-    run = Run(
-        suite_version=conformance.__version__,
-        catalogue_digest=plugin.pages().digest(),
-        run_id=judging.run_id,
-        started=started,
-        ended=datetime.now(UTC),
-        cluster=judging.cluster,
-        nodes=judging.nodes,
-        node_subjects=_subjects(judging),
-        selection=Selection(full=full, expression=expression),
-        claim=Claim(claimed),
-        exit_code=code,
-        results=tuple(results),
-        defects=defects,
-        requirements=plugin.pages().requirements,
-        out=out,
-        evidence=judging.out,
-    )
-    # Judging is done: what is reported now is the verdict, and it is reported whole.
-    before = signal.signal(signal.SIGINT, lambda *_: display.say("the verdict is there; writing the reports"))
-    try:
-        write_all(run, display.say)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    return run
-
-
-def _subjects(judging: Judging) -> dict[str, dict[str, Any]]:
-    """
-    What the facts workload read on each node: shim, digests, build. Missing where it was not observed.
-    """
-    subjects = {}
-    for node in judging.nodes:
-        with contextlib.suppress(SuiteError):
-            facts = evidence.load(judging, workload.load("node-facts"), node)
-            (probe,) = facts.data["steps"][0]["probe"].values()
-            subjects[node.name] = dict(probe or {})
-    return subjects
+def _images(arguments: Sequence[str]) -> int:
+    parser = _Parser("images", "List every image: where it is pulled from, its digest where known, and what needs it.")
+    _add_images(parser)
+    places = _read_images(parser.parse(arguments))
+    used: dict[str, list[str]] = {}
+    for name in workload.names():
+        for image in workload.load(name).images:
+            used.setdefault(image, []).append(name)
+    for image in _module("kind").images():
+        used.setdefault(image, []).append("--target kind")
+    for image, users in used.items():
+        place = places.resolve(image)
+        print(f"{place}  {images.digest_of(place) or 'digest not pinned'}  {', '.join(users)}")
+    return 0
 
 
 if __name__ == "__main__":

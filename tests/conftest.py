@@ -121,6 +121,21 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
         yield Matrix(cluster, Path(str(target.kubeconfig)), faithful, wrong, run)
 
 
+def kubectl(kubeconfig: Path | None, *arguments: str) -> str:
+    """
+    What kubectl prints; it has to succeed.
+    """
+    done = subprocess.run(
+        ["kubectl", "--kubeconfig", str(kubeconfig), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env={**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])},
+    )
+    return done.stdout
+
+
 def control_plane() -> Path | None:
     given = os.environ.get("CONFORMANCE_CONTROL_PLANE_BIN")
     return Path(given) if given else None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PAGES = catalogue.load()
 NODE = NodeFacts("n", "u", "10.0.0.4", "n", "containerd://1.7.34", "v1.37.2", "Windows", "10.0.20348.1", 4)
-UID, NONCE = "11111111-2222-4333-8444-555555555555", "0123abcd"
+UID, NONCE = "11111111-2222-4333-8444-555555555555", "77a0f0123ab"
 MARKERS = {"empty-dir": "one", "secret": "two"}
 
 

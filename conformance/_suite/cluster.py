@@ -13,6 +13,8 @@ import json
 import os
 import ssl
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -22,7 +24,7 @@ import yaml
 from kubernetes.aio import config as kubeconfig_loader  # noqa: TID251 - this is the one module
 from kubernetes.aio.client import Configuration  # noqa: TID251
 
-from conformance._suite.model import TargetError, UsageError
+from conformance._suite.model import TargetError
 from conformance._suite.waiting import TryAgainError, persistently
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Answer:
     code: int
     body: Any
     warnings: tuple[str, ...] = ()
+    date: datetime | None = None
+    """The server's clock when it answered, in UTC, to the second."""
 
     @property
     def status(self) -> Mapping[str, Any]:
@@ -133,6 +137,7 @@ class Cluster:
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
         self.url = str(configuration.host).rstrip("/")
+        self._ahead = timedelta()
         try:
             self._ssl = ssl.create_default_context(
                 cafile=configuration.ssl_ca_cert, cadata=getattr(configuration, "ca_cert_data", None)
@@ -159,6 +164,12 @@ class Cluster:
         Open the cluster that a kubeconfig names. Raises TargetError when it cannot be used.
         """
         return cls(await _configuration(kubeconfig, context))
+
+    def now(self) -> datetime:
+        """
+        The time by the server's clock, as far as its last answer told it; expiry is measured by no other.
+        """
+        return datetime.now(UTC) + self._ahead
 
     async def __aenter__(self) -> Self:
         return self
@@ -216,13 +227,16 @@ class Cluster:
                     after = response.headers.get("Retry-After", "")
                     warnings = tuple(response.headers.getall("Warning", ()))
                     kind = response.content_type
+                    date = _date(response.headers.get("Date"))
             except aiohttp.ClientConnectorError as error:
                 raise TryAgainError(f"{self.url} cannot be reached: {error.strerror or error}") from error
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
                 if not repeatable:
                     raise TargetError(f"{method} {path}: no answer: {error!r}") from error
                 raise TryAgainError(f"{method} {path}: no answer: {error!r}") from error
-            answer = Answer(code, _decoded(text, kind), warnings)
+            answer = Answer(code, _decoded(text, kind), warnings, date)
+            if date is not None:
+                self._ahead = date - datetime.now(UTC)
             # 429 and 503 say that nothing was done; of the others only what may be done twice is done again.
             if code in passing and (repeatable or code in {429, 503}):
                 raise TryAgainError(
@@ -265,6 +279,13 @@ class Cluster:
                     yield chunk
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise TryAgainError(f"GET {path}: {error!r}") from error
+
+
+def _date(header: str | None) -> datetime | None:
+    try:
+        return parsedate_to_datetime(header or "").astimezone(UTC)
+    except ValueError:
+        return None
 
 
 def _decoded(text: str, kind: str) -> Any:
@@ -362,14 +383,3 @@ async def _watch(cluster: Cluster, watched: Watched, version: str) -> str:
         # A reset in mid-stream: what was seen so far counts, the rest comes again.
         await asyncio.sleep(0.2)
     return version
-
-
-def require_kubeconfig_target(target: str) -> None:
-    """
-    Refuse a target that this version cannot bring up.
-    """
-    if target in {"aks", "kind"}:
-        raise UsageError(
-            f"--target {target} cannot be brought up by this version",
-            "bring the cluster up yourself and use --target existing --kubeconfig FILE",
-        )

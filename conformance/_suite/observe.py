@@ -11,29 +11,29 @@ import re
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from conformance._suite import evidence
+from conformance._suite import cleanup, evidence, expiry, preflight
+from conformance._suite.cleanup import CLEAN_UP_SECONDS, Going
 from conformance._suite.cluster import REQUEST_SECONDS, RefusedError, Watched, keep_watching
+from conformance._suite.images import Images
 from conformance._suite.model import Scope, TargetError, Unknown
 from conformance._suite.waiting import TryAgainError, persistently
-from conformance._suite.workload import BASE_IMAGE, bootstrap_command
+from conformance._suite.workload import BASE_IMAGE, bootstrap_command, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from conformance._suite.cluster import Cluster
     from conformance._suite.model import ClusterFacts, NodeFacts
     from conformance._suite.workload import Step, Workload
 
-RUN_LABEL = "hostprocess-conformance/run"
+RESIDUE = "residue"
+"""The workload that runs before all others: it reaps, and shows that images can be pulled and kubelets reached."""
 ENFORCE_LABEL = "pod-security.kubernetes.io/enforce"
 _COLLECTIONS = {"Pod": "pods", "ConfigMap": "configmaps", "Secret": "secrets", "ServiceAccount": "serviceaccounts"}
 
-CLEAN_UP_SECONDS = 120
-"""How long pods and namespaces may take to go; not normative, a node that hangs must not hang the run."""
 TIDY_SECONDS = 60
 """How long the steps that put the host back may take after an interruption."""
 PULL_SECONDS = 600
@@ -44,6 +44,7 @@ LOG_WINDOW = 4096
 """Characters at the end of a log in which a step's pattern is looked for."""
 PROXY_SECONDS = 5
 """For how long the API server's way to a pod's port is tried."""
+_ELSEWHERE = "--registry-prefix, --images-file and --pull-secret say where it is"
 IMAGE_SECONDS = 60
 """For how long an image that cannot be pulled is tried before the kubelet is believed."""
 
@@ -59,8 +60,12 @@ class Plan:
     cluster: ClusterFacts
     nodes: tuple[NodeFacts, ...]
     workloads: tuple[Workload, ...]
-    image: str = BASE_IMAGE
+    images: Images = field(default_factory=Images)
     time_scale: float = 1.0
+    namespace: str | None = None
+    """Use this namespace, and those with -baseline and -restricted behind its name, which exist already."""
+    reap_all: bool = False
+    """Take away what runs left on the hosts even where it has not expired."""
 
 
 @dataclass(slots=True)
@@ -200,8 +205,9 @@ class _Work:
 
     workload: Workload
     node: NodeFacts | None
-    nonce: str = field(default_factory=lambda: secrets.token_hex(4))
+    nonce: str
     record: dict[str, Any] = field(default_factory=dict)
+    trouble: _Trouble | None = None
     key: tuple[str, str] = ("", "")
     """Whose pods the current step waits for: their owner (or name) and node."""
 
@@ -216,7 +222,8 @@ class _Work:
 class Engine:
     """
     Observes a plan on a cluster. ``report`` is called whenever the progress changes; ``lost`` says whether the whole
-    cluster is gone, so that there is nothing to take away or to put back any more.
+    cluster is gone, so that there is nothing to take away or to put back any more; ``say`` is told, in a line each,
+    what was found and what was reaped.
     """
 
     def __init__(
@@ -225,53 +232,104 @@ class Engine:
         plan: Plan,
         report: Callable[[Progress], None],
         lost: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._lost = lost
         self._cluster = cluster
         self._plan = plan
         self._report = report
+        self._say = say
         self._progress = Progress()
         self._seen = _Seen()
         self._shared: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
         self._patience: dict[tuple[str, str], _Patience] = {}
-        name = f"hpc-{plan.run_id}"
+        self._labels = expiry.labels(plan.run_id, cluster.now())
+        self._pull_secret = f"hpc-pull-{plan.run_id}" if plan.images.pull_secret else None
+        self._vanished: set[str] = set()
+        self._timers: dict[str, set[asyncio.Timeout]] = {node.name: set() for node in plan.nodes}
+        name = plan.namespace or f"hpc-{plan.run_id}"
         self.namespaces = {"main": name, "baseline": f"{name}-baseline", "restricted": f"{name}-restricted"}
-        self.going: list[str] = []
-        """The namespaces whose deletion was asked for; ``left_behind`` waits for them."""
+        self.going: list[Going] = []
+        """What was asked to go; ``left_behind`` waits for it."""
         self.untidy: list[str] = []
         """What could not be put back, in words."""
         self._interrupted = False
 
     async def observe(self) -> None:
         """
-        Observe everything, then clean up; clean up as well when cancelled or in trouble. Raises TargetError when the
-        namespaces cannot be made or watched.
+        Look once more, reap what has expired on the hosts, observe everything, then clean up; clean up as well when
+        cancelled or in trouble. Raises TargetError when the namespaces cannot be made or watched, when an image cannot
+        be pulled, or when the API server does not reach a kubelet.
         """
-        work = [
-            _Work(workload, node)
-            for workload in self._plan.workloads
-            for node in (self._plan.nodes if workload.scope is Scope.NODE else (None,))
-        ]
-        self._progress.total = sum(len(one.workload.steps) for one in work)
-        needed = {"main"} | (
-            {"baseline", "restricted"} if any(w.scope is Scope.CLUSTER for w in self._plan.workloads) else set()
-        )
+        taken: set[str] = set()
+        work = self._work(self._plan.workloads, taken)
+        on_nodes = not work or any(one.node for one in work)
+        first = self._work([load(RESIDUE)], taken) if on_nodes else []
+        self._progress.total = sum(len(one.workload.steps) for one in [*first, *work])
+        scopes = {workload.scope for workload in self._plan.workloads}
+        keys = ["baseline", "main", "restricted"] if Scope.CLUSTER in scopes else ["main"]
         watches: list[asyncio.Task[None]] = []
-        created: list[str] = []
         try:
-            for key in sorted(needed):
-                created.append(self.namespaces[key])
-                await self._create_namespace(key)
-            for namespace in created:
-                await self._start_watches(namespace, watches)
+            for key in keys:
+                self.going.append(Going(self.namespaces[key], self._plan.run_id if self._plan.namespace else None))
+                await self._have_namespace(key)
+            if self._pull_secret:
+                await self._create_pull_secret()
+            await self._start_watches([self.namespaces[key] for key in keys], watches)
+            if not self._plan.namespace:
+                await self._look_inside({key: self.namespaces[key] for key in keys})
+            await self._run_all(first, watches)
+            self._heed(first)
             await self._run_all(work, watches)
         finally:
             if not self._lost():
-                self.going = created
-                await self._clean_up(created)
+                await self._clean_up()
             for watch in watches:
                 watch.cancel()
             await asyncio.gather(*watches, return_exceptions=True)
+
+    def _work(self, workloads: Iterable[Workload], taken: set[str]) -> list[_Work]:
+        found = []
+        for workload in workloads:
+            for node in self._plan.nodes if workload.scope is Scope.NODE else (None,):
+                while (nonce := expiry.nonce(self._cluster.now())) in taken:
+                    pass
+                taken.add(nonce)
+                found.append(_Work(workload, node, nonce))
+        return found
+
+    async def _look_inside(self, namespaces: Mapping[str, str]) -> None:
+        needs = preflight.Needs(
+            pod_security="baseline" in namespaces, image=self._plan.images.resolve(BASE_IMAGE)
+        )  # fmt: skip
+        problems = await preflight.look_inside(self._cluster, namespaces, self._plan.nodes, needs, self._say)
+        if problems:
+            raise TargetError(preflight.told(problems))
+
+    def _heed(self, first: list[_Work]) -> None:
+        """
+        Take in what was found before anything was put on the nodes. Raises TargetError for what keeps every workload
+        from running, of all nodes at once.
+        """
+        problems = []
+        for work in first:
+            node = work.label.rpartition(" on ")[2]
+            if work.trouble and work.trouble.code == "image-not-pulled":
+                problems.append(f"{node}: {work.trouble} — `nox -s images` lists what is needed; {_ELSEWHERE}")
+            if work.trouble and work.trouble.code == "log-unreadable":
+                problems.append(
+                    f"{node}: the API server does not reach its kubelet: {work.trouble}"
+                    " — open port 10250 of the node to it"
+                )
+            for step in work.record["steps"]:
+                pod = step["kubernetes"]["pod"]
+                skew = preflight.clock_skew(pod, self._cluster.now()) if pod else None
+                if skew is not None and (notice := preflight.clock_notice(node, skew)):
+                    self._say(notice)
+                for line in _reaped(step["probe"]):
+                    self._say(f"{node}: {line}")
+        if problems:
+            raise TargetError(preflight.told(problems))
 
     async def _run_all(self, work: list[_Work], watches: list[asyncio.Task[None]]) -> None:
         running = asyncio.gather(*(self._run(one) for one in work))
@@ -292,16 +350,18 @@ class Engine:
             # Cancelled work still puts the host back; wait for it.
             await asyncio.gather(running, broken, return_exceptions=True)
 
-    async def _create_namespace(self, key: str) -> None:
+    async def _have_namespace(self, key: str) -> None:
+        if self._plan.namespace:
+            return
         level = "privileged" if key == "main" else key
-        labels = {RUN_LABEL: self._plan.run_id, ENFORCE_LABEL: level}
+        labels = {**self._labels, ENFORCE_LABEL: level}
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespaces[key], "labels": labels}}
         try:
             await self._cluster.must("POST", "/api/v1/namespaces", body)
         except RefusedError as error:
             raise TargetError(
                 f"namespace {self.namespaces[key]} was refused: {error.answer.message}",
-                "the suite needs the right to create and delete namespaces",
+                "the suite needs the right to create and delete namespaces, or --namespace",
             ) from error
 
         async def account_made() -> None:
@@ -315,16 +375,54 @@ class Engine:
         except TryAgainError as error:
             raise TargetError(str(error), "is the controller manager running?") from error
 
-    async def _start_watches(self, namespace: str, tasks: list[asyncio.Task[None]]) -> None:
-        for collection, changed in (("pods", self._seen.pod_changed), ("events", self._seen.event_changed)):
-            watched = Watched(f"/api/v1/namespaces/{namespace}/{collection}", changed)
-            task = asyncio.create_task(keep_watching(self._cluster, watched))
-            listed = asyncio.create_task(watched.listed.wait())
+    async def _create_pull_secret(self) -> None:
+        namespace = self.namespaces["main"]
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": self._pull_secret, "namespace": namespace, "labels": self._labels},
+            "type": "kubernetes.io/dockerconfigjson",
+            "stringData": {".dockerconfigjson": self._plan.images.pull_secret},
+        }
+        answer = await self._cluster.request(
+            "POST", f"/api/v1/namespaces/{namespace}/secrets", secret, repeatable=True
+        )  # fmt: skip
+        if answer.code not in {201, 409}:
+            raise TargetError(f"the pull secret was refused: {answer.code} {answer.message}")
+
+    async def _start_watches(self, namespaces: list[str], tasks: list[asyncio.Task[None]]) -> None:
+        nodes = Watched("/api/v1/nodes", self._node_changed, {"labelSelector": "kubernetes.io/os=windows"})
+        watched = [nodes]
+        for namespace in namespaces:
+            watched.append(Watched(f"/api/v1/namespaces/{namespace}/pods", self._seen.pod_changed))
+            watched.append(Watched(f"/api/v1/namespaces/{namespace}/events", self._seen.event_changed))
+        for one in watched:
+            task = asyncio.create_task(keep_watching(self._cluster, one))
+            listed = asyncio.create_task(one.listed.wait())
             tasks.append(task)
             await asyncio.wait({task, listed}, return_when=asyncio.FIRST_COMPLETED, timeout=REQUEST_SECONDS)
             listed.cancel()
-            if not watched.listed.is_set() and not task.done():
-                raise TargetError(f"{collection} cannot be listed", "does the API server still answer?")
+            if not one.listed.is_set() and not task.done():
+                raise TargetError(f"{one.path} cannot be listed", "does the API server still answer?")
+        for node in self._plan.nodes:
+            if nodes.listed.is_set() and node.uid not in nodes.objects:
+                self._vanish(node.name)
+
+    def _node_changed(self, kind: str, item: dict[str, Any]) -> None:
+        for node in self._plan.nodes:
+            # Another node of the same name is another machine.
+            if node.name == item["metadata"]["name"] and (kind == "DELETED") == (node.uid == item["metadata"]["uid"]):
+                self._vanish(node.name)
+
+    def _vanish(self, node: str) -> None:
+        """
+        Give up what is awaited on a node that is no longer in the cluster; the others go on.
+        """
+        if node not in self._vanished:
+            self._vanished.add(node)
+            self._say(f"{node} is no longer in the cluster: what was not seen on it by now is not proven")
+            for timer in self._timers[node]:
+                timer.reschedule(asyncio.get_running_loop().time())
 
     # -- one workload
 
@@ -348,11 +446,17 @@ class Engine:
             "parameters": parameters,
             "steps": [],
         }
-        lost: BaseException | None = None
+        lost: _Trouble | asyncio.CancelledError | None = None
         try:
             for step in work.workload.steps:
                 if lost is not None and (self._lost() or not (step.always and work.record["steps"])):
                     self._progress.done += 1
+                    continue
+                if lost is not None and work.node and work.node.name in self._vanished:
+                    self._progress.done += 1
+                    self.untidy.append(
+                        f"{work.label}: the node is gone; what was made on it stays there until it is reaped"
+                    )
                     continue
                 try:
                     await self._step(work, step)
@@ -371,6 +475,7 @@ class Engine:
             self._report(self._progress)
         if isinstance(lost, asyncio.CancelledError):
             raise lost
+        work.trouble = lost
 
     async def _after_interruption(self, work: _Work, step: Step) -> None:
         """
@@ -406,14 +511,19 @@ class Engine:
         self._progress.awaited[work.label] = f"{step.name} until {step.until}"
         self._report(self._progress)
         limit = TIDY_SECONDS if self._interrupted else step.deadline * self._plan.time_scale
+        timers = self._timers[work.node.name] if work.node else set()
+        timer = asyncio.timeout(limit)
         try:
-            async with asyncio.timeout(limit) as timer:
+            async with timer:
+                timers.add(timer)
                 await self._carry_out(work, step, record, _Patience(timer, limit))
             record["met"] = True
         except TimeoutError:
-            message = f"not {step.until} within {limit:g} s: {self._state_of(work)}"
-            record["trouble"] = {"code": "deadline", "message": message}
-            raise _Trouble("deadline", message) from None
+            code, message = "deadline", f"not {step.until} within {limit:g} s: {self._state_of(work)}"
+            if work.node and work.node.name in self._vanished:
+                code, message = "node-vanished", "the node was removed from the cluster while it was looked at"
+            record["trouble"] = {"code": code, "message": message}
+            raise _Trouble(code, message) from None
         except _Trouble as error:
             record["trouble"] = {"code": error.code, "message": str(error)}
             raise
@@ -427,6 +537,7 @@ class Engine:
             record["trouble"] = {"code": "suite-trouble", "message": f"{type(error).__name__}: {error}"}
             raise _Trouble("suite-trouble", str(error)) from error
         finally:
+            timers.discard(timer)
             record["ended"] = now()
             self._progress.done += 1
             self._report(self._progress)
@@ -501,7 +612,8 @@ class Engine:
             "nonce": work.nonce,
             "namespace": self.namespaces["main"],
             "node": work.node.name if work.node else "",
-            "image": self._plan.image,
+            "image": self._plan.images.resolve(BASE_IMAGE),
+            "reap-before": str(expiry.ALL_HOURS if self._plan.reap_all else expiry.hour_of(self._cluster.now())),
             **{f"marker.{name}": text for name, text in parameters["markers"].items()},
         }
 
@@ -514,7 +626,7 @@ class Engine:
         name = metadata.get("name") or f"{work.workload.name}-{step.name}"
         # One name for one object: what is not shared carries the nonce of its node.
         metadata["name"] = name if step.shared or work.nonce in name else f"{name}-{work.nonce}"
-        metadata.setdefault("labels", {})[RUN_LABEL] = self._plan.run_id
+        metadata.setdefault("labels", {}).update(self._labels)
         if document["kind"] not in {"Pod", "DaemonSet"}:
             return
         spec = document["spec"] if document["kind"] == "Pod" else document["spec"]["template"]["spec"]
@@ -534,7 +646,16 @@ class Engine:
             del spec["tolerations"]
         if not step.sample:
             spec.setdefault("os", {"name": "windows"})
+        if work.workload.name == RESIDUE:
+            # Nothing is put on a node before all of its images are there.
+            spec["containers"] += [
+                {"name": f"image-{number}", "image": image, "command": ["cmd.exe", "/c", "exit 0"]}
+                for number, image in enumerate(self._plan.images.pulled_by(self._plan.workloads)[1:], 1)
+            ]
+        if self._pull_secret:
+            spec.setdefault("imagePullSecrets", []).append({"name": self._pull_secret})
         for container in [*spec.get("initContainers", ()), *spec["containers"]]:
+            container["image"] = self._plan.images.resolve(container["image"])
             if container["name"] in step.probes:
                 container["command"] = list(bootstrap_command())
                 environment = container.setdefault("env", [])
@@ -559,6 +680,8 @@ class Engine:
         path = request.get("path") or f"{group}/namespaces/{namespace}/{collection}"
         path = path.replace("{namespace}", namespace)
         query = {"dryRun": "All"} if request.get("dryRun", True) else {}
+        if request.get("method", "POST") == "POST":
+            item.setdefault("metadata", {}).setdefault("labels", {}).update(self._labels)
         return await self._send(
             request["name"],
             request.get("method", "POST"),
@@ -777,59 +900,45 @@ class Engine:
     async def _delete_pod(self, owner: str, node: str) -> None:
         pod = self._pod(owner, node)
         if pod is not None:
-            await self._delete(f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}")
+            path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+            await cleanup.delete(self._cluster, path)
             bell = self._seen.bell(owner, node)
             while pod["metadata"]["uid"] in self._seen.pods:
                 bell.clear()
                 await bell.wait()
 
-    async def _clean_up(self, namespaces: list[str]) -> None:
+    async def _clean_up(self) -> None:
         """
-        Take away the pods, and ask for the namespaces to go: their controller takes five seconds to begin, which the
+        Take away the pods, and ask for the rest to go: the namespace controller takes five seconds to begin, which the
         run spends on judging.
         """
         _continue_after_cancel()
         self._progress.awaited = {"clean-up": "pods to go"}
         self._report(self._progress)
-        results = await asyncio.gather(*(self._remove(name) for name in namespaces), return_exceptions=True)
+        stuck = [pod for pod in self._seen.pods.values() if pod["spec"].get("nodeName") in self._vanished]
+        for pod in stuck:
+            # Its kubelet is not there to confirm that it ended.
+            path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+            await cleanup.delete(self._cluster, path, {"gracePeriodSeconds": "0"})
+        results = await asyncio.gather(
+            *(cleanup.remove(self._cluster, one) for one in self.going), return_exceptions=True
+        )
         self.untidy += [str(result) for result in results if isinstance(result, Exception)]
         self._progress.awaited = {}
 
-    async def _remove(self, namespace: str) -> None:
-        core = f"/api/v1/namespaces/{namespace}"
-        # Pods first: a namespace with pods that take their time is looked at again only much later.
-        for path in (f"/apis/apps/v1/namespaces/{namespace}/daemonsets", f"{core}/pods"):
-            await self._delete(path)
 
-        async def pods_gone() -> None:
-            listing = await self._cluster.must("GET", f"{core}/pods", query={"limit": "1"})
-            if listing["items"]:
-                raise TryAgainError("pods are still there")
-
-        with contextlib.suppress(TryAgainError, RefusedError):
-            await persistently(pods_gone, CLEAN_UP_SECONDS / 2)
-        await self._delete(core)
-
-    async def _delete(self, path: str) -> None:
-        answer = await self._cluster.request("DELETE", path)
-        # 404: it is gone already. 409: it is on its way.
-        if answer.code not in {200, 202, 404, 409}:
-            raise RefusedError(f"DELETE {path}", answer)
-
-
-async def left_behind(cluster: Cluster, namespaces: list[str]) -> list[str]:
+def _reaped(probes: Mapping[str, Any]) -> Iterator[str]:
     """
-    Wait until the namespaces are gone; say for each that does not go what keeps it.
+    What the residue workload says it did, in a line each.
     """
-
-    async def gone(namespace: str) -> None:
-        answer = await cluster.request("GET", f"/api/v1/namespaces/{namespace}")
-        if answer.code != 404:
-            phase = answer.body.get("status", {}).get("phase") if isinstance(answer.body, dict) else answer.code
-            raise TryAgainError(f"namespace {namespace} is still {phase}; delete it with kubectl")
-
-    waits = (persistently(partial(gone, name), CLEAN_UP_SECONDS) for name in namespaces)
-    return [str(left) for left in await asyncio.gather(*waits, return_exceptions=True) if left is not None]
+    for facts in probes.values():
+        for kind, found in (facts or {}).items():
+            if isinstance(found, dict):
+                yield f"{kind} could not be looked through: {found.get('error')}"
+                continue
+            for one in found or ():
+                if one["outcome"] != "kept":
+                    yield f"{one['outcome']} of an earlier run: {one['name']} ({kind})"
 
 
 async def _first(tasks: list[asyncio.Task[None]]) -> BaseException | None:

@@ -69,6 +69,8 @@ class Workload:
     markers: tuple[str, ...]
     probe: str | None
     digest: str
+    images: frozenset[str] = frozenset()
+    """The images of its pods, as documented."""
 
     def manifests(self, step: Step, placeholders: Mapping[str, str]) -> list[dict[str, Any]]:
         """
@@ -156,7 +158,18 @@ def load(name: str) -> Workload:
         tuple(table.get("markers", ())),
         table.get("probe") or (name if own else None),
         _digest(folder, table.get("probe")),
+        frozenset(image for step in steps if step.manifest for image in _images(folder / step.manifest)),
     )
+
+
+def _images(path: Path) -> set[str]:
+    placed = (
+        document["spec"] if document["kind"] == "Pod" else document["spec"]["template"]["spec"]
+        for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+        if document and document["kind"] in {"Pod", "DaemonSet"}
+    )  # fmt: skip
+    named = {one["image"] for spec in placed for one in [*spec.get("initContainers", ()), *spec["containers"]]}
+    return {BASE_IMAGE if image == "${image}" else image for image in named}
 
 
 def _digest(folder: Path, probe: str | None) -> str:

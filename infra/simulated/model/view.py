@@ -134,6 +134,12 @@ class View:
         """
         return self._files.is_directory(self.full_path(path))
 
+    def is_link(self, path: str) -> bool:
+        """
+        Whether the path itself is a link (a reparse point).
+        """
+        return self._files.is_link(self.full_path(path))
+
     def read(self, path: str) -> bytes:
         """
         A file's bytes. Raises WindowsError 2, 3 or 5.
@@ -154,7 +160,8 @@ class View:
 
     def delete(self, path: str) -> None:
         """
-        Delete a file or a folder with all below it. Raises WindowsError 2 when it is not there.
+        Delete a file, a link (not what it points to) or a folder with all below it. Raises WindowsError 2 when it is
+        not there.
         """
         self._files.delete(self.full_path(path))
 
@@ -224,6 +231,12 @@ class View:
         Addresses and ports of this process' listeners.
         """
         return tuple(sorted(self._listening))
+
+    def firewall_rules(self) -> Names:
+        """
+        The name of each rule of the firewall, as the machine's registry has them.
+        """
+        return [rule.name for rule in self.machine.network.firewall]
 
     def answers_echo(self, address: str) -> bool:
         """

@@ -1,0 +1,124 @@
+"""
+Which images the suite uses, and where they come from: a mirror, a file, or their documented place.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from conformance._suite.model import Scope, UsageError
+from conformance._suite.workload import BASE_IMAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from conformance._suite.workload import Workload
+
+_REFERENCE = re.compile(r"[a-z0-9][a-zA-Z0-9._/:@-]*")
+_DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """
+    Where images come from: ``replaced`` by reference, all others below ``prefix`` (a registry's host, with or without a
+    path) instead of their own registry. ``pull_secret`` is the text of a Docker ``config.json``, or None.
+    """
+
+    prefix: str = ""
+    replaced: Mapping[str, str] = field(default_factory=dict)
+    pull_secret: str | None = field(default=None, repr=False)
+
+    def resolve(self, reference: str) -> str:
+        """
+        The reference that is pulled in the place of this one. What was resolved before stays as it is.
+        """
+        if reference in self.replaced:
+            return self.replaced[reference]
+        if not self.prefix or reference in self.replaced.values() or reference.startswith(f"{self.prefix}/"):
+            return reference
+        registry, slash, path = reference.partition("/")
+        # The first part is a registry only when it looks like a host; Docker Hub's is left out.
+        named = slash and (set(registry) & set(".:") or registry == "localhost")
+        return f"{self.prefix}/{path if named else reference}"
+
+    def pulled_by(self, workloads: Iterable[Workload]) -> list[str]:
+        """
+        The images that these workloads need on a node, resolved and sorted, the base image first.
+        """
+        found = {self.resolve(one) for workload in workloads if workload.scope is Scope.NODE for one in workload.images}
+        base = self.resolve(BASE_IMAGE)
+        return [base, *sorted(found - {base})]
+
+
+def digest_of(reference: str) -> str | None:
+    """
+    The digest that a reference names, or None.
+    """
+    found = _DIGEST.search(reference)
+    return found[1] if found else None
+
+
+def require_reference(reference: str, option: str) -> str:
+    """
+    Return the reference. Raises UsageError when it cannot be one.
+    """
+    if not _REFERENCE.fullmatch(reference):
+        raise UsageError(f"{option} {reference!r} is not an image reference")
+    return reference
+
+
+def read(prefix: str, file: Path | None, base: str, pull_secret: Path | None, known: Iterable[str]) -> Images:
+    """
+    The images that the options ask for. ``file`` is YAML: documented reference to replacement, out of ``known``.
+    Raises UsageError for anything that cannot be meant.
+    """
+    replaced = _read_file(file, set(known)) if file else {}
+    if require_reference(base, "--image") != BASE_IMAGE:
+        replaced[BASE_IMAGE] = base
+    if prefix:
+        if "//" in prefix or "@" in prefix:
+            raise UsageError(
+                f"--registry-prefix {prefix!r} is not a registry", "like registry.example:5000/mirror, no https://"
+            )
+        require_reference(prefix, "--registry-prefix")
+    return Images(prefix.rstrip("/"), replaced, _read_secret(pull_secret) if pull_secret else None)
+
+
+def _read_file(file: Path, known: set[str]) -> dict[str, str]:
+    try:
+        content: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--images-file {file} cannot be read: {reason}", "YAML: `reference: replacement`") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"--images-file {file} holds no mapping", "YAML: `reference: replacement`, one a line")
+    for reference, replacement in content.items():
+        if reference not in known:
+            raise UsageError(
+                f"--images-file {file} names {reference}, which the suite does not use", "`nox -s images` lists them"
+            )
+        require_reference(str(replacement), f"--images-file {file}:")
+    return {str(reference): str(replacement) for reference, replacement in content.items()}
+
+
+def _read_secret(file: Path) -> str:
+    try:
+        text = file.read_text(encoding="utf-8")
+        json.loads(text)["auths"].keys()
+    except OSError as error:
+        raise UsageError(
+            f"--pull-secret {file} cannot be read: {error.strerror}", "name a Docker config.json"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # The content is a secret: the error's own words, which may quote it, are left out.
+        raise UsageError(
+            f"--pull-secret {file} is no Docker configuration with `auths`", "make one with `docker login`"
+        ) from None
+    return text

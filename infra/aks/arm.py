@@ -1,0 +1,251 @@
+"""
+The connection to Azure Resource Manager, and what its refusals mean to a user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import logging
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from conformance._suite.model import SuiteError, TargetError, UsageError
+from conformance._suite.redact import redact
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from azure.core.exceptions import AzureError
+    from azure.core.pipeline import PipelineRequest, PipelineResponse
+    from azure.identity.aio import DefaultAzureCredential
+    from azure.mgmt.containerservice.aio import ContainerServiceClient
+    from azure.mgmt.resource.resources.aio import ResourceManagementClient
+
+    from infra.aks.plan import Plan
+
+POLL_SECONDS = 20.0
+"""Between looks at an operation that is under way, where Azure's Retry-After says nothing else."""
+RETRIES = 30
+"""For what passes: 429, 5xx, resets. Half an hour is long enough to meet a lot of them; the cap on time bounds all."""
+LONGEST_BACKOFF = 30.0
+_FIRST_CONNECT_RETRIES = 2
+_ANSWER_SECONDS = 30.0
+_LONGEST_MESSAGE = 400
+
+# Azure has no room here, or gives this subscription none: another region may. Compute calls an exceeded quota
+# OperationNotAllowed, as AKS calls an operation that has to wait for another one.
+_NO_ROOM = re.compile(
+    r"SkuNotAvailable|AllocationFailed|Overconstrained\w*AllocationRequest|QuotaExceeded|InsufficientVCPUQuota"
+    r"|AKSCapacity\w+|NotAvailableForSubscription|VMSizeNotSupported|exceeding (approved|quota)"
+    r"|is not allowed in your subscription in location",
+    re.IGNORECASE,
+)
+_BUSY_CODES = {"OperationNotAllowed", "AnotherOperationInProgress", "Conflict", "OperationPreempted"}
+_USAGE_CODES = {
+    "SubscriptionNotFound": "name one with --aks-subscription that `az account list` shows",
+    "InvalidSubscriptionId": "name one with --aks-subscription that `az account list` shows",
+    "LocationNotAvailableForResourceGroup": "name another region with --aks-region",
+    "InvalidLocation": "name another region with --aks-region",
+    "NoRegisteredProviderFound": "name another region with --aks-region",
+}
+_LOGIN = "`az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET"
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """
+    The two clients, with one credential.
+    """
+
+    resources: ResourceManagementClient
+    containers: ContainerServiceClient
+
+
+def credential() -> DefaultAzureCredential:
+    """
+    Azure's own search for a credential: environment, workload identity, managed identity, `az login`, …
+    """
+    from azure.identity.aio import DefaultAzureCredential  # noqa: PLC0415 - an optional extra
+
+    return DefaultAzureCredential()
+
+
+@contextlib.asynccontextmanager
+async def connected(plan: Plan) -> AsyncIterator[Arm]:
+    """
+    Open the clients. Everything that Azure refuses while the block runs comes out as a SuiteError of one line.
+    """
+    from azure.core.exceptions import AzureError  # noqa: PLC0415
+    from azure.mgmt.containerservice.aio import ContainerServiceClient  # noqa: PLC0415
+    from azure.mgmt.resource.resources.aio import ResourceManagementClient  # noqa: PLC0415
+
+    # The SDK's warnings would come between the lines of progress, in many lines; its exceptions say the same.
+    logging.getLogger("azure").addHandler(logging.NullHandler())
+    try:
+        async with (
+            credential() as token,
+            ResourceManagementClient(token, plan.subscription, **_settings(plan)) as resources,
+            ContainerServiceClient(token, plan.subscription, **_settings(plan)) as containers,
+        ):
+            yield Arm(resources, containers)
+    except AzureError as error:
+        raise explained(error) from error
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    """
+    What both clients are made with; each has to have its own policies, which know the next one in their pipeline.
+    """
+    return {
+        "base_url": plan.endpoint,
+        "credential_scopes": [f"{plan.endpoint}/.default"],
+        "connection_verify": True if plan.ca_file is None else str(plan.ca_file),
+        # Proxies in the environment are for what is outside, never for a server on this machine.
+        "use_env_settings": not _is_loopback(urlsplit(plan.endpoint).hostname or ""),
+        "polling_interval": POLL_SECONDS,
+        "retry_total": RETRIES,
+        "retry_connect": RETRIES,
+        "retry_read": RETRIES,
+        "retry_status": RETRIES,
+        "retry_backoff_max": LONGEST_BACKOFF,
+        "per_call_policies": [_renewing()],
+        "per_retry_policies": [_landing()],
+    }
+
+
+def first_contact() -> dict[str, Any]:
+    """
+    Options for the first request: where there is no way to Azure, say so soon.
+    """
+    return {"retry_connect": _FIRST_CONNECT_RETRIES}
+
+
+def no_room(error: AzureError) -> bool:
+    """
+    Whether Azure says that there is no capacity or no quota, which another region may have.
+    """
+    return bool(_NO_ROOM.search(_whole(error)))
+
+
+def busy(error: AzureError) -> bool:
+    """
+    Whether Azure says that another operation on the same cluster has to end first.
+    """
+    status = getattr(error, "status_code", None)
+    return status == 409 and _code(error) in _BUSY_CODES and not no_room(error)
+
+
+def gone(error: AzureError) -> bool:
+    """
+    Whether Azure says that there is no such thing.
+    """
+    return getattr(error, "status_code", None) == 404
+
+
+def explained(error: AzureError, doing: str = "") -> SuiteError:
+    """
+    What Azure's refusal means: UsageError where the command line is to blame, else TargetError.
+    """
+    from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError, ServiceResponseError  # noqa: PLC0415
+
+    head = f"{doing}: " if doing else ""
+    if isinstance(error, ClientAuthenticationError):
+        return TargetError(f"{head}no Azure credential is accepted: {_condensed(str(error.message))}", _LOGIN)
+    if isinstance(error, ServiceRequestError | ServiceResponseError):
+        return TargetError(f"{head}Azure cannot be reached: {_line(error)}", "is there a network, or a proxy to name?")
+    code, status = _code(error), getattr(error, "status_code", None)
+    said = f"{head}{code or 'Azure'}: {_line(error)}"
+    if code in _USAGE_CODES:
+        return UsageError(said, _USAGE_CODES[code])
+    if status == 403:
+        return TargetError(said, "docs/aks.md lists the rights that are needed")
+    if no_room(error):
+        return TargetError(said, "name another --aks-region or VM size, or ask Azure for quota")
+    if status == 400:
+        return UsageError(f"Azure refuses what was asked for: {said}", "change the --aks- option that it names")
+    return TargetError(said)
+
+
+def _renewing() -> Any:
+    """
+    A policy that sends a request once more when Azure does not take the token: the SDK has dropped it by then and
+    asks the credential for a new one. Tokens end early when they are revoked, or by a clock that is wrong.
+    """
+    from azure.core.pipeline.policies import AsyncHTTPPolicy  # noqa: PLC0415
+
+    class Renewing(AsyncHTTPPolicy[Any, Any]):
+        async def send(self, request: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
+            answer = await self.next.send(request)
+            return await self.next.send(request) if answer.http_response.status_code == 401 else answer
+
+    return Renewing()
+
+
+def _landing() -> Any:
+    """
+    A policy for requests that change something: interrupted while one is on its way, still wait for the answer, but not
+    for ever. The removal that follows must not overtake the creation.
+    """
+    from azure.core.pipeline.policies import AsyncHTTPPolicy  # noqa: PLC0415
+
+    class Landing(AsyncHTTPPolicy[Any, Any]):
+        async def send(self, request: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
+            if request.http_request.method not in {"PUT", "DELETE"}:
+                return await self.next.send(request)
+            sent = asyncio.ensure_future(self.next.send(request))
+            try:
+                return await asyncio.shield(sent)
+            except asyncio.CancelledError:
+                await asyncio.wait({sent}, timeout=_ANSWER_SECONDS)
+                sent.cancel()
+                await asyncio.gather(sent, return_exceptions=True)
+                raise
+
+    return Landing()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _code(error: AzureError) -> str:
+    return str(getattr(getattr(error, "error", None), "code", None) or "")
+
+
+def _whole(error: AzureError) -> str:
+    """
+    All that the answer holds: the code that counts is often wrapped in two others.
+    """
+    text = ""
+    with contextlib.suppress(Exception):  # a body that was not read, or is no text, adds nothing
+        text = json.dumps(json.loads(error.response.text()))  # type: ignore[attr-defined]
+    return f"{_code(error)} {error} {text}"
+
+
+def _line(error: AzureError) -> str:
+    told = getattr(getattr(error, "error", None), "message", None) or error.message
+    return _cut(str(told))
+
+
+def _condensed(text: str) -> str:
+    """
+    The one line of a failed search for a credential that tells why: Entra's own where there is one.
+    """
+    for line in text.splitlines():
+        if "AADSTS" in line:
+            return _cut(line[line.index("AADSTS") :])
+    tried = re.findall(r"^\s*(\w+Credential):", text, re.MULTILINE)
+    return f"none from {', '.join(tried)}" if tried else _cut(text)
+
+
+def _cut(text: str) -> str:
+    line = redact(" ".join(text.split()) or "no reason given")
+    return line if len(line) <= _LONGEST_MESSAGE else f"{line[: _LONGEST_MESSAGE - 1]}…"
