@@ -136,7 +136,7 @@ def catalogue(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Test the suite itself, then its style and types."""
     python = _install(session, ROOT / ".nox" / "tests", "tests", "lint")
-    session.run(python, "-m", "pytest", *session.posargs, external=True)
+    session.run(python, "-m", "pytest", *(session.posargs or ("-n", "auto", "--dist", "loadgroup")), external=True)
     if not session.posargs:
         _lint(session, python)
 

@@ -44,6 +44,7 @@ PROVISIONED = ("aks", "kind")
 DEFAULT_NODES = "1.6=1,2.3=1"
 LARGEST_TIME_SCALE = 100
 LARGEST_SIMULATION = 1000
+MOST_WORKERS = 64
 _ROOT = Path(conformance.__file__).parent
 
 _MANUAL = """\
@@ -111,6 +112,7 @@ def _parser() -> _Parser:
                         "$ARTIFACTS, or below artifacts)")  # fmt: skip
     parser.add_argument("--time-scale", type=float, default=1.0, help="multiply every deadline, for slow nodes")
     _add_nodes(parser)
+    _add_expectations(parser)
     _add_images(parser)
     _add_existing(parser)
     _add_embedded(parser).add_argument(
@@ -118,6 +120,7 @@ def _parser() -> _Parser:
         help="switch a named defect on, wherever it can be or on one node (repeatable)",
     )  # fmt: skip
     _add_provisioned(parser)
+    _add_dry_run(parser)
     return parser
 
 
@@ -135,10 +138,14 @@ def _add_nodes(parser: _Parser) -> None:
     group.add_argument("--os-sku", action="append", default=[], help="test only this OS SKU: Windows2022 (repeatable)")
     group.add_argument("--windows-build", action="append", default=[],
                        help="test only this build: 20348, or 20348.2700 (repeatable)")  # fmt: skip
-    group.add_argument("--expect-containerd", default="", metavar="VERSION", help="exit 3 unless every node has it")
-    group.add_argument("--expect-build", default="", metavar="BUILD", help="the same for the Windows build")
-    group.add_argument("--expect-kubernetes", default="", metavar="VERSION",
-                       help="the same for the API server and the kubelets; 1.33 stands for every 1.33.x")  # fmt: skip
+
+
+def _add_expectations(parser: _Parser) -> None:
+    group = parser.add_argument_group("what is expected to be there, or exit 3")
+    group.add_argument("--expect-nodes", type=int, metavar="N", help="so many nodes are tested")
+    group.add_argument("--expect-containerd", metavar="VERSION", help="every node has it; 1.7 stands for every 1.7.x")
+    group.add_argument("--expect-build", metavar="BUILD", help="the same for the Windows build: 20348.2700")
+    group.add_argument("--expect-kubernetes", metavar="VERSION", help="the same for the API server and the kubelets")
 
 
 def _add_images(parser: _Parser) -> None:
@@ -171,6 +178,9 @@ def _add_provisioned(parser: _Parser) -> None:
     titles = {"aks": "Azure Kubernetes Service", "kind": "kind with a Windows machine"}
     for target in PROVISIONED:
         _module(target).add_options(parser.add_target(titles[target], target))
+
+
+def _add_dry_run(parser: _Parser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="aks, kind: only print what would be made")
 
 
@@ -203,6 +213,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SuiteError as error:
         print(f"conformance: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        return verdict.EXIT_TARGET
     except KeyboardInterrupt:
         print("conformance: interrupted", file=sys.stderr)
         return verdict.EXIT_INTERRUPTED
@@ -238,11 +250,13 @@ def _conformance(arguments: Sequence[str]) -> int:
         raise UsageError(f"--time-scale must be more than 0 and at most {LARGEST_TIME_SCALE}")
     if sys.flags.optimize:
         raise UsageError("python -O takes the assertions out of the checks", "run without -O and PYTHONOPTIMIZE")
-    if options.workers < 0:
-        raise UsageError("-n must not be negative")
+    if not 0 <= options.workers <= MOST_WORKERS:
+        raise UsageError(f"-n must not be negative, nor more than {MOST_WORKERS}")
     places = _read_images(options)
     choice = _choice(options)
-    expectations = Expectations(options.expect_containerd, options.expect_build, options.expect_kubernetes)
+    expectations = Expectations(
+        options.expect_containerd, options.expect_build, options.expect_kubernetes, options.expect_nodes
+    )
     _refuse_used_folder(options.out)
     if options.expression:
         judge.require_readable(options.expression)
@@ -373,10 +387,7 @@ async def _reap(target: Target, namespace: str | None, display: Display, *, ever
     Take away what earlier runs left on the cluster.
     """
     async with await Cluster.connect(target.kubeconfig, target.context) as cluster:
-        left = await cleanup.reap(cluster, namespace, display.say, everything=everything)
-        if namespace and not left:
-            await cleanup.require_alone(cluster, namespace)
-        return left
+        return await cleanup.reap(cluster, namespace, display.say, everything=everything)
 
 
 async def _observe(
@@ -393,10 +404,13 @@ async def _observe(
             if died() and task is not None:
                 task.cancel()
             elif times == 1 and task is not None:
-                display.say("interrupted: cleaning up, at most two minutes; Ctrl-C twice more to leave it")
+                display.say("interrupted: cleaning up, at most five minutes; Ctrl-C twice more to leave it")
                 task.cancel()
+            elif times == 3 and target.name in PROVISIONED and task is not None:
+                task.cancel()  # the whole cluster is taken down now
             elif times == 3:
-                display.say(f"left behind: {', '.join(map(str, engine.going))}; `nox -s cleanup` takes it away")
+                left = ", ".join(map(str, engine.going))
+                display.say(f"left behind: {left}, and what is on the hosts; `nox -s cleanup -- --all` takes it away")
                 os._exit(verdict.EXIT_INTERRUPTED)
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
@@ -419,7 +433,11 @@ async def _left_behind(target: Target, going: list[cleanup.Going]) -> list[str]:
 
 
 def _refuse_used_folder(given: Path | None) -> None:
-    if given is not None and given.exists() and not (given.is_dir() and not any(given.iterdir())):
+    try:
+        used = given is not None and given.exists() and not (given.is_dir() and not any(given.iterdir()))
+    except OSError as error:
+        raise UsageError(f"the output folder cannot be looked at: {error}", "name another one with --out") from error
+    if used:
         raise UsageError(f"{given} is not an empty folder", "name a new folder with --out")
 
 
@@ -494,8 +512,9 @@ def _up(arguments: Sequence[str]) -> int:
     _add_embedded(parser)
     _add_images(parser)
     _add_provisioned(parser)
+    _add_dry_run(parser)
     options = parser.parse(arguments)
-    display = Display()
+    display = Display(sys.stderr)  # so that `eval "$(nox -s up)"` does what it looks like
     if options.target == "existing":
         raise UsageError("an existing cluster is up already", "--target simulated, aks or kind")
     _read_images(options)
@@ -525,7 +544,8 @@ def _down(arguments: Sequence[str]) -> int:
     else:
         from infra.simulated import cluster  # noqa: PLC0415
 
-        cluster.down(display.say)
+        if not cluster.down(display.say):
+            display.say("nothing is up")
     return 0
 
 
@@ -534,7 +554,7 @@ def _cleanup(arguments: Sequence[str]) -> int:
                      "expired, a day after they began.")  # fmt: skip
     parser.set_defaults(expression="")
     parser.add_argument("--target", default="existing", help="existing (default)")
-    parser.add_argument("--all", action="store_true", help="also what has not expired: no run must be under way")
+    parser.add_argument("--all", action="store_true", help="also what has not expired, which ends runs under way")
     _add_nodes(parser)
     _add_images(parser)
     _add_existing(parser)
@@ -545,15 +565,17 @@ def _cleanup(arguments: Sequence[str]) -> int:
     needs = _needs(options, places)
     display = Display()
     with _target(options, display.say) as (target, died), tempfile.TemporaryDirectory() as folder:
-        cluster, nodes = asyncio.run(_look(target, choice, Expectations(), needs, display))
         left = asyncio.run(_reap(target, needs.namespace, display, everything=options.all))
+        # A cluster whose nodes cannot be looked at is cleaned all the same; then that is what ends with 3.
+        cluster, nodes = asyncio.run(_look(target, choice, Expectations(), needs, display))
         plan = Plan(secrets.token_hex(4), Path(folder), cluster, nodes, (), places, 1.0, needs.namespace, options.all)
         going: list[cleanup.Going] = []
         asyncio.run(_observe(target, plan, display, going, died))
         left += asyncio.run(_left_behind(target, going))
     if left:
         raise TargetError(f"not all could be taken away: {'; '.join(left)}")
-    display.say(f"nothing that has expired is left on the cluster and on {', '.join(node.name for node in nodes)}")
+    what = "of any run" if options.all else "that has expired"
+    display.say(f"nothing {what} is left on the cluster and on {', '.join(node.name for node in nodes)}")
     return 0
 
 
@@ -576,10 +598,14 @@ def _images(arguments: Sequence[str]) -> int:
         for image in workload.load(name).images:
             used.setdefault(image, []).append(name)
     for image in _module("kind").images():
-        used.setdefault(image, []).append("--target kind")
+        used.setdefault(image, []).append("target-kind")
+    rows = [("SOURCE", "PULLED FROM", "DIGEST", "NEEDED BY")]
     for image, users in used.items():
         place = places.resolve(image)
-        print(f"{place}  {images.digest_of(place) or 'digest not pinned'}  {', '.join(users)}")
+        rows.append((image, place, images.digest_of(place) or "not-pinned", ",".join(users)))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for *cells, users_ in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), users_]))
     return 0
 
 

@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Under pytest-xdist, what shares a cluster stays in one process.
+    """
+    for item in items:
+        shared = "matrix" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("matrix" if shared else item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(autouse=True)
 def _no_sockets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if not {"sockets", "cluster"} & {mark.name for mark in request.node.iter_markers()}:

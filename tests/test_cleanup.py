@@ -5,6 +5,7 @@ expired.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from conformance._suite import expiry
+from conformance._suite import expiry, workload
 from infra.simulated.cluster import SimulatedCluster, name_nodes
 from tests.conftest import ROOT, Finished, control_plane, kubectl, run_program
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.conftest import Matrix
@@ -40,21 +42,8 @@ program.main(sys.argv[1:])
 def test_a_run_expires_after_a_day() -> None:
     labels = expiry.labels("0123abcd", NOW)
     assert labels == {expiry.RUN_LABEL: "0123abcd", expiry.EXPIRES_LABEL: "20261124T010000Z"}
-    assert not expiry.expired(labels, NOW + timedelta(hours=23))
-    assert expiry.expired(labels, NOW + timedelta(hours=24))
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        {},
-        {expiry.EXPIRES_LABEL: "20200101T000000Z"},
-        {expiry.RUN_LABEL: "x"},
-        {expiry.RUN_LABEL: "x", expiry.EXPIRES_LABEL: "soon"},
-    ],
-)
-def test_what_is_not_surely_a_run_s_is_kept(labels: dict[str, str]) -> None:
-    assert not expiry.expired(labels, NOW)
+    assert expiry.expires(labels) == datetime(2026, 11, 24, 1, tzinfo=UTC)
+    assert expiry.expires({expiry.EXPIRES_LABEL: "soon"}) is expiry.expires({}) is None
 
 
 def test_a_nonce_says_its_hour_of_expiry_and_fits_into_a_user_name() -> None:
@@ -72,13 +61,17 @@ def killed_run(out: Path, *arguments: str) -> None:
     assert ended.returncode == -signal.SIGKILL, ended.stdout + ended.stderr
 
 
-def cleanup(matrix: Matrix, *arguments: str) -> Finished:
+def run_command(*arguments: str) -> Finished:
     done = subprocess.run(
-        [sys.executable, "-m", "conformance", "cleanup", "--kubeconfig", str(matrix.kubeconfig), *arguments],
+        [sys.executable, "-m", "conformance", *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}, capture_output=True, text=True, timeout=240,
         check=False,
     )  # fmt: skip
-    return Finished(done.returncode, done.stdout + done.stderr, matrix.run.out)
+    return Finished(done.returncode, done.stdout + done.stderr, ROOT)
+
+
+def cleanup(matrix: Matrix, *arguments: str) -> Finished:
+    return run_command("cleanup", "--kubeconfig", str(matrix.kubeconfig), *arguments)
 
 
 def runs_on(matrix: Matrix) -> set[str]:
@@ -98,6 +91,7 @@ def test_a_killed_run_is_reaped_on_the_cluster_and_on_the_host(matrix: Matrix, t
     assert patient.code == 0, patient.output
     for namespace in left:
         assert f"kept: namespace {namespace}, which expires 2" in patient.output
+    assert "nothing that has expired is left" in patient.output
     assert "reaped" not in patient.output
     assert runs_on(matrix) == left
 
@@ -113,19 +107,21 @@ def test_a_killed_run_is_reaped_on_the_cluster_and_on_the_host(matrix: Matrix, t
 @pytest.mark.cluster
 def test_the_next_run_reaps_what_has_expired(matrix: Matrix, tmp_path: Path) -> None:
     labels = (f"{expiry.RUN_LABEL}=0123abcd", f"{expiry.EXPIRES_LABEL}=20200101T000000Z")
-    for name in ("hpc-0123abcd", "hpc-mine"):
+    for name in ("hpc-0123abcd", "hpc-mine", "hpc-4567abcd"):
         kubectl(matrix.kubeconfig, "create", "namespace", name)
-    kubectl(matrix.kubeconfig, "label", "namespace", "hpc-0123abcd", *labels)
+        # A label may be anybody's: name and run have to agree.
+        kubectl(matrix.kubeconfig, "label", "namespace", name, *labels)
     run = run_program(
         tmp_path / "out", "--target", "existing", "--kubeconfig", str(matrix.kubeconfig),
         "--node", matrix.faithful["2.3"], "-k", "cpu_limit",
     )  # fmt: skip
     assert run.code == 4, run.output
-    assert "reaping: namespace hpc-0123abcd, which expires 20200101T000000Z" in run.output
+    assert "reaping: namespace hpc-0123abcd, which expires 2020-01-01 00:00 UTC" in run.output
     there = kubectl(matrix.kubeconfig, "get", "namespaces", "-o", "name")
     assert "hpc-0123abcd" not in there
     assert "hpc-mine" in there
-    kubectl(matrix.kubeconfig, "delete", "namespace", "hpc-mine", "--wait=false")
+    assert "hpc-4567abcd" in there
+    kubectl(matrix.kubeconfig, "delete", "namespace", "hpc-mine", "hpc-4567abcd", "--wait=false")
 
 
 @pytest.mark.cluster
@@ -138,7 +134,7 @@ def test_in_a_given_namespace_a_killed_run_bars_the_next_until_it_is_reaped(matr
     killed_run(tmp_path / "killed", *here)
     barred = run_program(tmp_path / "barred", *here)
     assert barred.code == 3, barred.output
-    assert "another run uses the namespace" in barred.output
+    assert "another run uses namespace given" in barred.output
     assert "--namespace given --all" in barred.output
 
     done = cleanup(matrix, "--node", node, "--namespace", "given", "--all")
@@ -157,29 +153,122 @@ def test_in_a_given_namespace_a_killed_run_bars_the_next_until_it_is_reaped(matr
 
 
 @pytest.mark.cluster
-def test_a_node_that_vanishes_in_mid_run_costs_only_its_own_results(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [0.2, 0.6, 1.2])
+def test_an_interrupted_run_puts_the_hosts_back(matrix: Matrix, tmp_path: Path, seconds: float) -> None:
+    """
+    Whenever it is interrupted: every step that puts the host back is completed, and nothing of the run is found there.
+    """
+    nodes = (matrix.faithful["2.3"], matrix.faithful["1.6"])
+    chosen = [part for node in nodes for part in ("--node", node)]
+    out = tmp_path / "out"
+    with started(matrix.kubeconfig, out, *chosen) as running:
+        for _ in range(2400):
+            # Written when the first workload, residue, is done on both: the others begin.
+            if len(list(out.glob("nodes/*/residue/evidence.json"))) == 2:
+                break
+            threading.Event().wait(0.05)
+        threading.Event().wait(seconds)
+        running.send_signal(signal.SIGTERM)
+        assert running.stdout is not None
+        output = running.stdout.read()
+        assert running.wait(240) == 130, output
+    assert "left behind" not in output
+    for path in out.glob("nodes/*/*/evidence.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        always = {step.name for step in workload.load(record["workload"]).steps if step.always}
+        begun = {step["name"]: step["met"] for step in record["steps"]}
+        assert {name: begun.get(name) for name in always if begun} == dict.fromkeys(always, True) or not begun, path
+    looked = cleanup(matrix, *chosen, "--all")
+    assert (looked.code, "of an earlier run" in looked.output) == (0, False), looked.output
+
+
+def started(kubeconfig: Path | None, out: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "conformance", "--target", "existing", "--kubeconfig", str(kubeconfig),
+            "--out", str(out), *arguments,
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=out.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[Path | None, str, str]]:
+    """
+    A cluster of its own, with two nodes: its kubeconfig and their names.
+    """
     nodes = name_nodes([("2.3", ()), ("1.7", ())])
-    staying, leaving = (node.name for node in nodes)
     with SimulatedCluster(nodes, print, control_plane()) as target:
-        vanishing = subprocess.Popen(
-            [
-                sys.executable, "-m", "conformance", "--target", "existing", "--kubeconfig", str(target.kubeconfig),
-                "--out", str(tmp_path / "out"),
-            ],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
-        )  # fmt: skip
-        with vanishing:
-            # The samples run for as long as they are looked at.
-            for _ in range(600):
-                if f"{leaving} " in kubectl(target.kubeconfig, "get", "pods", "-A", "-o", "wide"):
-                    break
-                threading.Event().wait(0.05)
-            kubectl(target.kubeconfig, "delete", "node", leaving)
-            assert vanishing.stdout is not None
-            output = vanishing.stdout.read()
-            code = vanishing.wait(240)
-        assert "hpc-" not in kubectl(target.kubeconfig, "get", "namespaces", "-o", "name")
+        yield target.kubeconfig, nodes[0].name, nodes[1].name
+
+
+@pytest.mark.cluster
+def test_a_kubelet_out_of_reach_is_said_before_anything_is_put_on_the_node(
+    pair: tuple[Path | None, str, str], tmp_path: Path
+) -> None:
+    kubeconfig, node, _ = pair
+    address = kubectl(kubeconfig, "get", "node", node, "-o", "jsonpath={.status.addresses[0].address}")
+    wrong = json.dumps({"status": {"addresses": [
+        {"type": "InternalIP", "address": "10.99.99.99"}, {"type": "Hostname", "address": node},
+    ]}})  # fmt: skip
+    kubectl(kubeconfig, "patch", "node", node, "--subresource=status", "--type=merge", "-p", wrong)
+    run = run_program(tmp_path / "out", "--target", "existing", "--kubeconfig", str(kubeconfig), "--node", node)
+    kubectl(
+        kubeconfig,
+        "patch",
+        "node",
+        node,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        wrong.replace("10.99.99.99", address),
+    )
+    assert run.code == 3, run.output
+    assert f"{node}: the API server does not reach its kubelet" in run.output
+    assert "open port 10250 of the node to it" in run.output
+    assert [path.parent.name for path in (tmp_path / "out").glob("nodes/*/*/evidence.json")] == ["residue"]
+
+
+@pytest.mark.cluster
+def test_a_node_that_loses_its_label_is_not_taken_for_one_that_is_gone(
+    pair: tuple[Path | None, str, str], tmp_path: Path
+) -> None:
+    kubeconfig, node, _ = pair
+    # No DaemonSet among these workloads: those choose their nodes by the label.
+    with started(kubeconfig, tmp_path / "out", "--node", node, "-k", "local_group or local_user") as running:
+        for _ in range(600):
+            if f"{node} " in kubectl(kubeconfig, "get", "pods", "-A", "-o", "wide"):
+                break
+            threading.Event().wait(0.05)
+        kubectl(kubeconfig, "label", "node", node, "kubernetes.io/os-")
+        assert running.stdout is not None
+        output = running.stdout.read()
+        code = running.wait(240)
+    kubectl(kubeconfig, "label", "--overwrite", "node", node, "kubernetes.io/os=windows")
+    assert "no longer in the cluster" not in output
+    seen = Finished(code, output, tmp_path / "out").verdicts()
+    assert {verdict for (one, _), verdict in seen.items() if one.startswith("accounts/local-")} <= {
+        "conformant", "not-applicable",
+    }, output  # fmt: skip
+
+
+@pytest.mark.cluster
+def test_a_node_that_vanishes_in_mid_run_costs_only_its_own_results(
+    pair: tuple[Path | None, str, str], tmp_path: Path
+) -> None:
+    kubeconfig, staying, leaving = pair
+    with started(kubeconfig, tmp_path / "out") as running:
+        # The samples run for as long as they are looked at.
+        for _ in range(600):
+            if f"{leaving} " in kubectl(kubeconfig, "get", "pods", "-A", "-o", "wide"):
+                break
+            threading.Event().wait(0.05)
+        kubectl(kubeconfig, "delete", "node", leaving)
+        assert running.stdout is not None
+        output = running.stdout.read()
+        code = running.wait(240)
+    assert "hpc-" not in kubectl(kubeconfig, "get", "namespaces", "-o", "name")
     assert code == 4, output
     assert f"{leaving} is no longer in the cluster" in output
     run = Finished(code, output, tmp_path / "out")
@@ -187,3 +276,37 @@ def test_a_node_that_vanishes_in_mid_run_costs_only_its_own_results(tmp_path: Pa
     found = run.verdicts()
     assert "not-proven" not in {verdict for (_, node), verdict in found.items() if node != leaving}
     assert "not-proven" in {verdict for (_, node), verdict in found.items() if node == leaving}
+    # With no node left to look at, the cluster is cleaned, and that the hosts were not is said.
+    kubectl(kubeconfig, "cordon", staying)
+    labels = (f"{expiry.RUN_LABEL}=0123abcd", f"{expiry.EXPIRES_LABEL}=20200101T000000Z")
+    kubectl(kubeconfig, "create", "namespace", "hpc-0123abcd")
+    kubectl(kubeconfig, "label", "namespace", "hpc-0123abcd", *labels)
+    alone = run_command("cleanup", "--kubeconfig", str(kubeconfig))
+    assert (alone.code, "no Windows node that is ready" in alone.output) == (3, True), alone.output
+    assert "hpc-0123abcd" not in kubectl(kubeconfig, "get", "namespaces", "-o", "name")
+
+
+@pytest.mark.cluster
+def test_two_runs_do_not_meet_in_a_given_namespace(matrix: Matrix, tmp_path: Path) -> None:
+    for name, level in (("met", "privileged"), ("met-baseline", "baseline"), ("met-restricted", "restricted")):
+        kubectl(matrix.kubeconfig, "create", "namespace", name)
+        kubectl(matrix.kubeconfig, "label", "namespace", name, f"pod-security.kubernetes.io/enforce={level}")
+    arguments = ("--namespace", "met", "--node", matrix.faithful["2.3"], "-k", "cpu_limit or rights")
+    runs = [started(matrix.kubeconfig, tmp_path / str(number), *arguments) for number in range(2)]
+    outputs = [run.communicate(timeout=240)[0] for run in runs]
+    codes = [run.returncode for run in runs]
+    assert sorted(codes) == [3, 4], outputs
+    assert "another run uses namespace met" in outputs[codes.index(3)]
+    for name in ("met", "met-baseline", "met-restricted"):
+        kubectl(matrix.kubeconfig, "delete", "namespace", name, "--wait=false")
+
+
+@pytest.mark.cluster
+def test_a_reader_that_goes_away_changes_no_verdict(matrix: Matrix, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with started(matrix.kubeconfig, out, "--node", matrix.faithful["2.3"], "-k", "cpu_limit") as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        running.stdout.close()
+        assert running.wait(240) == 4
+    assert json.loads((out / "verdict.json").read_text(encoding="utf-8"))["exitCode"] == 4

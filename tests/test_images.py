@@ -33,19 +33,32 @@ PINNED = "registry.example/base@sha256:" + "0123456789abcdef" * 4
         ("flannel/flannel:v1", "registry.example/mirror/flannel/flannel:v1"),
         ("localhost/x", "registry.example/mirror/x"),
         ("registry:5000/x:1", "registry.example/mirror/x:1"),
-        ("registry.example/mirror/x:1", "registry.example/mirror/x:1"),
         (BASE_IMAGE, PINNED),
-        (PINNED, PINNED),
     ],
 )
 def test_a_prefix_stands_for_the_registry_and_a_replacement_for_the_whole(reference: str, place: str) -> None:
     assert Images("registry.example/mirror", {BASE_IMAGE: PINNED}).resolve(reference) == place
 
 
-def test_what_is_pulled_onto_a_node() -> None:
-    everything = [workload.load(name) for name in workload.names()]
-    assert Images().pulled_by(everything) == [BASE_IMAGE, POWERSHELL]
-    assert Images().pulled_by([workload.load("ping-sample")]) == [BASE_IMAGE]
+@pytest.mark.parametrize(
+    "reference", ["a b", "", "x@sha256:abc", "x/Y", "x:tag:tag", "x/", "https://x", "x" + ":t" * 2]
+)
+def test_what_is_no_reference(reference: str) -> None:
+    with pytest.raises(UsageError, match="is not an image reference"):
+        images.require_reference(reference, "--image")
+
+
+@pytest.mark.parametrize("prefix", ["https://x", "registry:5000/mirror:tag", "x@y", "x//y", "x y"])
+def test_what_is_no_registry(prefix: str) -> None:
+    with pytest.raises(UsageError, match="is not a registry"):
+        images.read(prefix, None, BASE_IMAGE, None, ())
+
+
+def test_a_base_image_is_said_once(tmp_path: Path) -> None:
+    file = tmp_path / "images.yaml"
+    file.write_text(f"{BASE_IMAGE}: {PINNED}\n")
+    with pytest.raises(UsageError, match="both say where the base image is"):
+        images.read("", file, "x:1", None, {BASE_IMAGE})
 
 
 @pytest.mark.parametrize(
@@ -64,14 +77,20 @@ def test_an_images_file_that_cannot_be_meant(tmp_path: Path, content: str, said:
         images.read("", file, BASE_IMAGE, None, {BASE_IMAGE})
 
 
-@pytest.mark.parametrize("content", ["secret-word", "[]", '{"secret-word": 1}', '{"auths": "secret-word"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "secret-word", "[]", '{"secret-word": 1}', '{"auths": "secret-word"}', '{"auths": {"secret-word": {}}}',
+        '{"auths": {"r": {}}, "credsStore": "secret-word"}', '{"auths": {"r": {"username": "secret-word"}}}',
+    ],
+)  # fmt: skip
 def test_a_pull_secret_that_is_none_is_not_quoted(tmp_path: Path, content: str) -> None:
     file = tmp_path / "config.json"
     file.write_text(content)
     with pytest.raises(UsageError) as caught:
         images.read("", None, BASE_IMAGE, file, ())
     assert "secret-word" not in str(caught.value)
-    assert "no Docker configuration" in str(caught.value)
+    assert "holds no credential" in str(caught.value)
 
 
 def test_the_list_has_every_image_of_the_suite_with_its_digest(
@@ -80,14 +99,16 @@ def test_the_list_has_every_image_of_the_suite_with_its_digest(
     file = tmp_path / "images.yaml"
     file.write_text(f"{BASE_IMAGE}: {PINNED}\n")
     assert program.main(["images", "--images-file", str(file), "--registry-prefix", "registry.example"]) == 0
-    listed = {line.split("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert PINNED.partition("@")[2] in listed[PINNED]
-    assert "digest not pinned" in listed["registry.example/powershell:lts-nanoserver-1809"]
-    assert "aks-daemonset" in listed["registry.example/powershell:lts-nanoserver-1809"]
-    assert any("--target kind" in line for line in listed.values())
+    listed = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:]}
+    assert listed[BASE_IMAGE][:2] == [PINNED, PINNED.partition("@")[2]]
+    assert listed[POWERSHELL] == [
+        "registry.example/powershell:lts-nanoserver-1809", "not-pinned",
+        "aks-daemonset,aks-daemonset-older,aks-daemonset-rights",
+    ]  # fmt: skip
+    assert any(users.endswith("target-kind") for *_, users in listed.values())
     # Nothing that the suite sends names an image that is not in the list.
     named = {image for name in workload.names() for image in workload.load(name).images}
-    assert len([line for line in listed.values() if not line.endswith("  --target kind")]) == len(named)
+    assert {image for image, (*_, users) in listed.items() if users != "target-kind"} == named
 
 
 @pytest.mark.cluster

@@ -446,12 +446,12 @@ def test_the_choice_of_nodes(pools: Pools) -> None:
 
 @pytest.mark.cluster
 def test_expectations_and_slots_are_told_together(pools: Pools) -> None:
-    lines = pools.refused(None, Expectations("1.7", "", "1.36"), Needs(pods=111)).splitlines()
+    lines = pools.refused(None, Expectations("1.7", None, "1.36"), Needs(pods=111)).splitlines()
     assert lines[0] == "3 things are in the way:"
     assert f"--expect-containerd 1.7 is not met: {NEW} has 2.3" in lines[1]
     assert "--expect-kubernetes 1.36 is not met: the API server has v1.37" in lines[2]
     assert f"the run needs 111 free pod slots on each node: {MIDDLE} has 110, {NEW} has 110 — " in lines[3]
-    assert pools.look(None, Expectations("", "", "1.37"), Needs(pods=110))[0] == [MIDDLE, NEW]
+    assert pools.look(None, Expectations(None, None, "1.37"), Needs(pods=110))[0] == [MIDDLE, NEW]
 
 
 @pytest.mark.cluster

@@ -59,7 +59,6 @@ def test_each_flavour_has_what_it_takes_and_no_wildcard() -> None:
         ("ClusterRoleBinding", f"{suite}-{suite}-conformance", None),
     ]
     assert kinds["given"] == [
-        ("Namespace", "ci", None),
         ("Namespace", "team", None),
         ("Namespace", "team-baseline", None),
         ("Namespace", "team-restricted", None),
@@ -83,24 +82,29 @@ def test_without_the_right_to_create_namespaces_the_whole_cluster_is_only_asked_
     (role,) = [one for one in documents("given") if one["kind"] == "ClusterRole"]
     assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]}]
     assert '  # - apiGroups: [""]\n  #   resources: [pods]\n  #   verbs: [list]\n' in manifests(GIVEN)
-    labels = {one["metadata"]["name"]: one["metadata"].get("labels") for one in documents("given")[:4]}
+    labels = {one["metadata"]["name"]: one["metadata"].get("labels") for one in documents("given")[:3]}
     assert labels == {
-        "ci": None,
         "team": {"pod-security.kubernetes.io/enforce": "privileged"},
         "team-baseline": {"pod-security.kubernetes.io/enforce": "baseline"},
         "team-restricted": {"pod-security.kubernetes.io/enforce": "restricted"},
     }
 
 
-def test_an_account_in_the_given_namespace_makes_it_once() -> None:
-    made = [one for one in yaml.safe_load_all(manifests("team", "team/suite")) if one["kind"] == "Namespace"]
-    assert [one["metadata"]["name"] for one in made] == ["team", "team-baseline", "team-restricted"]
-    assert made[0]["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "privileged"}
+def test_the_grants_go_without_the_namespaces() -> None:
+    """
+    A namespace that an account lives in is not this program's to make, and with it to delete.
+    """
+    for flavour in FLAVOURS:
+        for one in documents(flavour):
+            labels = one["metadata"].get("labels", {})
+            granting = one["kind"] in {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
+            assert ("app.kubernetes.io/part-of" in labels) == granting, one
+    assert "-l app.kubernetes.io/part-of=hostprocess-conformance\n" in manifests(GIVEN)
 
 
 def test_a_name_stays_a_name_whatever_yaml_would_take_it_for() -> None:
     found = list(yaml.safe_load_all(manifests("123", "on/no")))
-    assert [one["metadata"]["name"] for one in found[:5]] == ["on", "123", "123-baseline", "123-restricted", "no"]
+    assert [one["metadata"]["name"] for one in found[:4]] == ["123", "123-baseline", "123-restricted", "no"]
     assert found[-1]["subjects"] == [{"kind": "ServiceAccount", "name": "no", "namespace": "on"}]
     assert found[-1]["metadata"]["namespace"] == "123-restricted"
 
@@ -132,6 +136,8 @@ class Granted:
         self.folder = folder
         self.accounts: dict[str, Path] = {}
         for flavour, namespace in FLAVOURS.items():
+            if namespace:
+                self.kubectl("create", "namespace", ACCOUNTS[flavour].partition("/")[0])
             self.kubectl("apply", "-f", "-", given=manifests(namespace, ACCOUNTS[flavour]))
             config = yaml.safe_load(kubeconfig.read_text())
             for user in config["users"]:

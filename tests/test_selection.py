@@ -22,6 +22,7 @@ def node(name: str, **given: Any) -> dict[str, Any]:
         "metadata": {"name": name, "labels": {key: value for key, value in labels.items() if value}},
         "spec": given.get("spec", {}),
         "status": {
+            "capacity": {"cpu": "4"},
             "conditions": [{"type": "DiskPressure", "status": "False"}, ready],
             "nodeInfo": {
                 "osImage": given.get("image", "Windows Server 2022 Datacenter"),
@@ -50,17 +51,30 @@ def test_all_windows_nodes_that_are_ready_are_tested_and_a_taint_keeps_none_out(
     assert names(chosen) == ["a", "b", "older"]
     assert chosen.problems == ()
     assert chosen.left_out == (
-        "left out, cordoned: cordoned",
-        "left out, not Windows but linux: 5 nodes (system-0, system-1, system-2 and 2 more)",
-        "left out, not ready: Kubelet stopped posting node status.: down",
+        "cordoned: cordoned",
+        "not Windows but linux: 5 nodes (system-0, system-1, system-2 and 2 more)",
+        "not ready: Kubelet stopped posting node status.: down",
     )
+
+
+def test_a_node_that_says_nothing_of_itself_is_left_out() -> None:
+    silent = node("silent")
+    del silent["status"]["capacity"]
+    chosen = choose([*POOL, silent], Choice())
+    assert names(chosen) == ["a", "b", "older"]
+    assert "says nothing of its capacity or its software: silent" in chosen.left_out
+
+
+def test_the_number_of_nodes_is_expected_too() -> None:
+    (line,) = breaches(Expectations(nodes=2), "v1.34.0", [])
+    assert line.startswith("--expect-nodes 2 is not met: there are 0")
 
 
 def test_a_cordoned_node_that_is_named_is_tested() -> None:
     chosen = choose(POOL, Choice(names=("cordoned", "a")))
     assert names(chosen) == ["a", "cordoned"]
     assert chosen.problems == ()
-    assert "left out, not named by --node: 3 nodes (b, down, older)" in chosen.left_out
+    assert "not named by --node: 3 nodes (b, down, older)" in chosen.left_out
 
 
 def test_every_named_node_that_cannot_be_tested_is_told() -> None:
@@ -77,7 +91,7 @@ def test_every_named_node_that_cannot_be_tested_is_told() -> None:
 def test_by_selector() -> None:
     chosen = choose(POOL, Choice(selector="pool=x"), {"b", "system-0"})
     assert names(chosen) == ["b"]
-    assert "left out, not matched by --node-selector pool=x: 4 nodes (a, cordoned, down and 1 more)" in chosen.left_out
+    assert "not matched by --node-selector pool=x: 4 nodes (a, cordoned, down and 1 more)" in chosen.left_out
 
 
 @pytest.mark.parametrize(
@@ -117,10 +131,10 @@ def test_unreachable_unlabelled_and_mute_nodes() -> None:
     chosen = choose(items, Choice())
     assert names(chosen) == []
     assert chosen.left_out == (
-        "left out, not ready: Ready is False: silent",
-        "left out, not ready: its kubelet has never reported: new",
-        "left out, unreachable: its kubelet has not reported for a while: gone",
-        "left out, without the label kubernetes.io/os: nameless",
+        "not ready: Ready is False: silent",
+        "not ready: its kubelet has never reported: new",
+        "unreachable: its kubelet has not reported for a while: gone",
+        "without the label kubernetes.io/os: nameless",
     )
 
 
@@ -178,7 +192,7 @@ def test_a_breach_names_every_node_and_what_it_has() -> None:
 @pytest.mark.parametrize("component", ["containerd", "build", "kubernetes"])
 def test_an_expectation_that_is_no_version(component: str, text: str) -> None:
     with pytest.raises(UsageError, match=f"--expect-{component} .* is not a version"):
-        Expectations(**{component: text})
+        Expectations(**{component: text})  # type: ignore[arg-type]
 
 
 def test_a_choice_that_cannot_be_meant() -> None:

@@ -12,7 +12,7 @@ import pytest
 from conformance._suite import evidence, preflight, workload
 from conformance._suite.cluster import Answer, Cluster
 from conformance._suite.judging import Judging
-from conformance._suite.model import TargetError, Unknown
+from conformance._suite.model import Unknown
 from conformance._suite.observe import Engine, Plan, now
 from conformance._suite.selection import Choice, Expectations
 
@@ -70,32 +70,3 @@ def test_it_proves_nothing(matrix: Matrix, tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(Unknown) as caught:
         step.probe("local-system")
     assert caught.value.code == code
-
-
-class Cut(Cluster):
-    """
-    An API server that does not reach port 10250 of any node.
-    """
-
-    async def request(self, method: str, path: str, *arguments: Any, **options: Any) -> Answer:
-        if path.endswith("/log"):
-            message = 'Get "https://10.240.0.4:10250/containerLogs/": dial tcp 10.240.0.4:10250: i/o timeout'
-            return Answer(500, {"kind": "Status", "message": message})
-        return await super().request(method, path, *arguments, **options)
-
-
-@pytest.mark.cluster
-def test_a_kubelet_out_of_reach_is_said_before_anything_is_put_on_the_node(matrix: Matrix, tmp_path: Path) -> None:
-    async def observe() -> None:
-        async with await Cut.connect(matrix.kubeconfig) as cluster:
-            chosen = Choice(names=(matrix.faithful["2.3"],))
-            facts, nodes = await preflight.look(
-                cluster, "existing", chosen, Expectations(), preflight.Needs(), print, simulated=True
-            )
-            plan = Plan("cut", tmp_path, facts, nodes, (workload.load(WORKLOAD),))
-            unreached = r"does not reach its kubelet: .*10250: i/o timeout — open port 10250"
-            with pytest.raises(TargetError, match=unreached):
-                await Engine(cluster, plan, lambda _: None).observe()
-
-    asyncio.run(observe())
-    assert [path.parent.name for path in tmp_path.glob("nodes/*/*/evidence.json")] == ["residue"]

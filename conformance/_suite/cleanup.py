@@ -6,17 +6,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from conformance._suite.cluster import RefusedError
-from conformance._suite.expiry import EXPIRES_LABEL, RUN_LABEL, expired
+from conformance._suite.expiry import RUN_LABEL, expires
 from conformance._suite.model import TargetError
 from conformance._suite.waiting import TryAgainError, persistently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
 
     from conformance._suite.cluster import Cluster
 
@@ -52,7 +54,8 @@ class Going:
         core = f"/api/v1/namespaces/{self.namespace}"
         return [
             f"/apis/apps/v1/namespaces/{self.namespace}/daemonsets",
-            *(f"{core}/{kind}" for kind in ("pods", "configmaps", "secrets")),
+            # ConfigMaps last: one of them is the lock.
+            *(f"{core}/{kind}" for kind in ("pods", "secrets", "configmaps")),
         ]
 
 
@@ -61,6 +64,10 @@ async def remove(cluster: Cluster, going: Going) -> None:
     Take away pods, wait until they are gone, at most a minute, and ask for the rest to go. Raises RefusedError.
     """
     daemon_sets, pods, *others = going.collections
+    own: set[str] = set()
+    if going.run_id is not None:
+        listing = await cluster.must("GET", daemon_sets, query=going.query)
+        own = {item["metadata"]["uid"] for item in listing["items"]}
     # Pods first: a namespace with pods that take their time is looked at again only much later.
     for path in (daemon_sets, pods):
         await delete(cluster, path, going.query)
@@ -69,7 +76,8 @@ async def remove(cluster: Cluster, going: Going) -> None:
         # A DaemonSet's pods carry its own labels, which a sample's are as documented; they go with it.
         for item in (await cluster.must("GET", pods))["items"]:
             metadata = item["metadata"]
-            if going.run_id in {None, metadata.get("labels", {}).get(RUN_LABEL)} or metadata.get("ownerReferences"):
+            owners = {one["uid"] for one in metadata.get("ownerReferences", ())}
+            if going.run_id in {None, metadata.get("labels", {}).get(RUN_LABEL)} or owners & own:
                 raise TryAgainError("pods are still there")
 
     with contextlib.suppress(TryAgainError, RefusedError):
@@ -101,11 +109,13 @@ async def left_behind(cluster: Cluster, going: Iterable[Going]) -> list[str]:
             answer = await cluster.request("GET", f"/api/v1/namespaces/{one.namespace}")
             if answer.code != 404:
                 phase = answer.body.get("status", {}).get("phase") if isinstance(answer.body, dict) else answer.code
-                raise TryAgainError(f"{one} is still {phase}; `nox -s cleanup` tries again")
+                raise TryAgainError(f"{one} is still {phase}; `nox -s cleanup -- --all` tries again")
             return
         for path in one.collections:
             for item in (await cluster.must("GET", path, query=one.query))["items"]:
-                raise TryAgainError(f"{path}/{item['metadata']['name']} is still there; `nox -s cleanup` tries again")
+                raise TryAgainError(
+                    f"{path}/{item['metadata']['name']} is still there; `nox -s cleanup -- --all` tries again"
+                )
 
     waits = (persistently(partial(gone, one), CLEAN_UP_SECONDS) for one in going)
     return [str(left) for left in await asyncio.gather(*waits, return_exceptions=True) if left is not None]
@@ -115,43 +125,38 @@ async def reap(cluster: Cluster, namespace: str | None, say: Callable[[str], Non
     """
     Take away what earlier runs left on the cluster and what has expired, or ``everything`` of theirs; say what that
     was, and what is kept. With ``namespace`` look into it and its two companions only. Returns what could not be taken
-    away, in words.
+    away, in words. Raises TargetError when this user may not look.
     """
-    found = await _of_earlier_runs(cluster, namespace)
-    going = [one for one, carried in found.items() if everything or expired(carried, cluster.now())]
-    for one, carried in found.items():
-        verb = "reaping" if one in going else "kept"
-        say(f"{verb}: {one}, which expires {carried.get(EXPIRES_LABEL, 'never')}")
+    try:
+        found = await _of_earlier_runs(cluster, namespace)
+    except RefusedError as error:
+        raise TargetError(f"what runs left cannot be looked for: {error}", "`nox -s rbac` prints the rights") from error
+    going = [one for one, ends in found.items() if everything or ends <= cluster.now()]
+    for one, ends in found.items():
+        say(f"{'reaping' if one in going else 'kept'}: {one}, which expires {ends:%Y-%m-%d %H:%M} UTC")
     results = await asyncio.gather(*(remove(cluster, one) for one in going), return_exceptions=True)
     return [str(result) for result in results if result is not None] + await left_behind(cluster, going)
 
 
-async def require_alone(cluster: Cluster, namespace: str) -> None:
+async def _of_earlier_runs(cluster: Cluster, namespace: str | None) -> dict[Going, datetime]:
     """
-    Raise TargetError when another run is at work in these namespaces: its objects have the names of ours.
+    What there is of runs, and when it expires. A namespace is a run's only when its name, its label and its expiry say
+    so: a label alone may be anybody's.
     """
-    for one, carried in (await _of_earlier_runs(cluster, namespace)).items():
-        raise TargetError(
-            f"another run uses the namespace: there is {one}, which expires {carried.get(EXPIRES_LABEL, 'never')}",
-            f"wait for it, or, when it is dead, `nox -s cleanup -- --target existing --namespace {namespace} --all`",
-        )
-
-
-async def _of_earlier_runs(cluster: Cluster, namespace: str | None) -> dict[Going, Mapping[str, str]]:
-    """
-    What there is of runs, with the labels it carries.
-    """
-    found: dict[Going, Mapping[str, str]] = {}
+    found: dict[Going, datetime] = {}
     if namespace is None:
         listing = await cluster.must("GET", "/api/v1/namespaces", query={"labelSelector": RUN_LABEL})
         for item in listing["items"]:
-            if item["status"]["phase"] != "Terminating":
-                found[Going(item["metadata"]["name"])] = item["metadata"]["labels"]
+            name, carried = item["metadata"]["name"], item["metadata"]["labels"]
+            ours = re.fullmatch(r"hpc-([0-9a-f]{8})(-baseline|-restricted)?", name)
+            ends = expires(carried)
+            if ours and ours[1] == carried[RUN_LABEL] and ends:
+                found[Going(name)] = ends
         return found
     for name in (namespace, f"{namespace}-baseline", f"{namespace}-restricted"):
         for path in Going(name).collections:
-            listing = await cluster.must("GET", path, query={"labelSelector": RUN_LABEL})
-            for item in listing["items"]:
+            for item in (await cluster.must("GET", path, query={"labelSelector": RUN_LABEL}))["items"]:
                 carried = item["metadata"]["labels"]
-                found[Going(name, carried[RUN_LABEL])] = carried
+                if ends := expires(carried):
+                    found[Going(name, carried[RUN_LABEL])] = ends
     return found

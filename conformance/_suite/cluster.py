@@ -8,6 +8,7 @@ themselves are plain JSON, because evidence is what the API server really answer
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import os
@@ -21,14 +22,14 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import yaml
-from kubernetes.aio import config as kubeconfig_loader  # noqa: TID251 - this is the one module
-from kubernetes.aio.client import Configuration  # noqa: TID251
 
-from conformance._suite.model import TargetError
+from conformance._suite.model import TargetError, UsageError
 from conformance._suite.waiting import TryAgainError, persistently
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
+
+    from kubernetes.aio.client import Configuration  # noqa: TID251 - this is the one module
 
 JSON = "application/json"
 REQUEST_SECONDS = 60
@@ -87,7 +88,11 @@ def find_kubeconfig(given: Path | None) -> Path | None:
     ``--kubeconfig``, else KUBECONFIG, else ``~/.kube/config``, else None: the service account of the pod we run in.
     """
     if given is not None:
-        if not given.is_file():
+        try:
+            there = given.is_file()
+        except OSError as error:
+            raise UsageError(f"--kubeconfig cannot be looked at: {error}", "name an existing file") from error
+        if not there:
             raise TargetError(f"there is no kubeconfig {given}", "name an existing file with --kubeconfig")
         return given
     listed = [Path(part) for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part]
@@ -95,9 +100,10 @@ def find_kubeconfig(given: Path | None) -> Path | None:
         if not any(path.is_file() for path in listed):
             raise TargetError(f"KUBECONFIG names {listed[0]}, which is not there", "name an existing file")
         return None if len(listed) > 1 else listed[0]
-    default = Path.home() / ".kube" / "config"
-    if default.is_file():
-        return default
+    with contextlib.suppress(RuntimeError):  # no home
+        default = Path.home() / ".kube" / "config"
+        if default.is_file():
+            return default
     if os.environ.get("KUBERNETES_SERVICE_HOST"):
         return None
     raise TargetError(
@@ -107,6 +113,11 @@ def find_kubeconfig(given: Path | None) -> Path | None:
 
 
 async def _configuration(path: Path | None, context: str | None) -> Configuration:
+    # A pod may run as a user who has no home, and this package asks for it when it is imported.
+    os.environ.setdefault("HOME", "/")
+    from kubernetes.aio import config as kubeconfig_loader  # noqa: PLC0415, TID251
+    from kubernetes.aio.client import Configuration  # noqa: PLC0415, TID251
+
     configuration = Configuration()
     listed = os.environ.get("KUBECONFIG", "")
     try:
@@ -167,7 +178,7 @@ class Cluster:
 
     def now(self) -> datetime:
         """
-        The time by the server's clock, as far as its last answer told it; expiry is measured by no other.
+        The time by the server's clock, as its last answer told it; by this machine's as long as none did.
         """
         return datetime.now(UTC) + self._ahead
 

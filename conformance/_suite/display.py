@@ -5,9 +5,10 @@ What the user sees while a run goes on: live where there is a terminal, plain li
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 
@@ -26,14 +27,25 @@ PLAIN_SECONDS = 5
 """How often progress is told where it cannot be shown in place."""
 
 
+class _Console(Console):
+    """
+    A terminal or a pipe that is gone must not take the run, or its clean-up, along; rich would end the program.
+    """
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        # What Python itself flushes at its end must not fail either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 class Display:
     """
     The terminal of one run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stream: TextIO | None = None) -> None:
         # The real standard output: pytest's own is sent to a log while it runs.
-        self._console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+        self._console = _Console(file=stream or sys.stdout, soft_wrap=True, highlight=False)
         self._status: Status | None = None
         self._told = 0.0
 

@@ -38,14 +38,14 @@ def labels(run_id: str, now: datetime) -> dict[str, str]:
     return {RUN_LABEL: run_id, EXPIRES_LABEL: expires.strftime(_STAMP)}
 
 
-def expired(carried: Mapping[str, str], now: datetime) -> bool:
+def expires(carried: Mapping[str, str]) -> datetime | None:
     """
-    Whether an object with these labels is a run's, and nobody's any more. What has no expiry that can be read is kept.
+    When an object with these labels expires; None where they do not tell that.
     """
     try:
-        return RUN_LABEL in carried and datetime.strptime(carried[EXPIRES_LABEL], _STAMP).replace(tzinfo=UTC) <= now
+        return datetime.strptime(carried[EXPIRES_LABEL], _STAMP).replace(tzinfo=UTC)
     except (KeyError, ValueError):
-        return False
+        return None
 
 
 def nonce(now: datetime) -> str:

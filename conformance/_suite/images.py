@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from conformance._suite.model import Scope, UsageError
+from conformance._suite.model import UsageError
 from conformance._suite.workload import BASE_IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from conformance._suite.workload import Workload
-
-_REFERENCE = re.compile(r"[a-z0-9][a-zA-Z0-9._/:@-]*")
+# The grammar of github.com/distribution/reference.
+_HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?\.)*[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?::[0-9]+)?"
+_PATH = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_PREFIX = re.compile(rf"{_HOST}(?:/{_PATH})*")
+_REFERENCE = re.compile(
+    rf"(?:{_HOST}/)?{_PATH}(?:/{_PATH})*(?::\w[\w.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?", re.ASCII
+)
 _DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
 
 
@@ -37,24 +41,16 @@ class Images:
 
     def resolve(self, reference: str) -> str:
         """
-        The reference that is pulled in the place of this one. What was resolved before stays as it is.
+        The reference that is pulled in the place of a documented one.
         """
         if reference in self.replaced:
             return self.replaced[reference]
-        if not self.prefix or reference in self.replaced.values() or reference.startswith(f"{self.prefix}/"):
+        if not self.prefix:
             return reference
         registry, slash, path = reference.partition("/")
         # The first part is a registry only when it looks like a host; Docker Hub's is left out.
         named = slash and (set(registry) & set(".:") or registry == "localhost")
         return f"{self.prefix}/{path if named else reference}"
-
-    def pulled_by(self, workloads: Iterable[Workload]) -> list[str]:
-        """
-        The images that these workloads need on a node, resolved and sorted, the base image first.
-        """
-        found = {self.resolve(one) for workload in workloads if workload.scope is Scope.NODE for one in workload.images}
-        base = self.resolve(BASE_IMAGE)
-        return [base, *sorted(found - {base})]
 
 
 def digest_of(reference: str) -> str | None:
@@ -81,14 +77,15 @@ def read(prefix: str, file: Path | None, base: str, pull_secret: Path | None, kn
     """
     replaced = _read_file(file, set(known)) if file else {}
     if require_reference(base, "--image") != BASE_IMAGE:
+        if BASE_IMAGE in replaced:
+            raise UsageError(f"--image and --images-file {file} both say where the base image is", "leave one away")
         replaced[BASE_IMAGE] = base
-    if prefix:
-        if "//" in prefix or "@" in prefix:
-            raise UsageError(
-                f"--registry-prefix {prefix!r} is not a registry", "like registry.example:5000/mirror, no https://"
-            )
-        require_reference(prefix, "--registry-prefix")
-    return Images(prefix.rstrip("/"), replaced, _read_secret(pull_secret) if pull_secret else None)
+    prefix = prefix.rstrip("/")
+    if prefix and not _PREFIX.fullmatch(prefix):
+        raise UsageError(
+            f"--registry-prefix {prefix!r} is not a registry", "write it like registry.example:5000/mirror"
+        )
+    return Images(prefix, replaced, _read_secret(pull_secret) if pull_secret else None)
 
 
 def _read_file(file: Path, known: set[str]) -> dict[str, str]:
@@ -111,14 +108,18 @@ def _read_file(file: Path, known: set[str]) -> dict[str, str]:
 def _read_secret(file: Path) -> str:
     try:
         text = file.read_text(encoding="utf-8")
-        json.loads(text)["auths"].keys()
+        entries = json.loads(text)["auths"].values()
+        usable = [one for one in entries if one.get("auth") or (one.get("username") and one.get("password"))]
     except OSError as error:
         raise UsageError(
             f"--pull-secret {file} cannot be read: {error.strerror}", "name a Docker config.json"
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError):
         # The content is a secret: the error's own words, which may quote it, are left out.
+        usable = []
+    if not usable:
         raise UsageError(
-            f"--pull-secret {file} is no Docker configuration with `auths`", "make one with `docker login`"
-        ) from None
+            f"--pull-secret {file} holds no credential: there is none in `auths`",
+            "`docker login` without a credential helper writes one",
+        )
     return text

@@ -41,4 +41,5 @@ class Judging:
         The inverse of ``to_data``. Raises KeyError or TypeError for anything else.
         """
         nodes = tuple(NodeFacts(**{**node, "taints": tuple(node["taints"])}) for node in data["nodes"])
-        return cls(**{**data, "out": Path(data["out"]), "cluster": ClusterFacts(**data["cluster"]), "nodes": nodes})
+        cluster = ClusterFacts(**{**data["cluster"], "left_out": tuple(data["cluster"].get("left_out", ()))})
+        return cls(**{**data, "out": Path(data["out"]), "cluster": cluster, "nodes": nodes})

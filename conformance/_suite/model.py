@@ -201,6 +201,8 @@ class ClusterFacts:
     target: str
     server_version: str
     simulated: bool
+    left_out: tuple[str, ...] = ()
+    """Which nodes are not tested, and why, in a line for each reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from conformance._suite.cluster import Cluster
+    from conformance._suite.cluster import Answer, Cluster
     from conformance._suite.model import ClusterFacts, NodeFacts
     from conformance._suite.workload import Step, Workload
 
+LOCK = "hpc-lock"
+"""The ConfigMap that says that a run uses a given namespace."""
 RESIDUE = "residue"
 """The workload that runs before all others: it reaps, and shows that images can be pulled and kubelets reached."""
 ENFORCE_LABEL = "pod-security.kubernetes.io/enforce"
@@ -42,6 +44,8 @@ SIMULATED_SETTLING = 0.3
 """The part of a step's ``stable`` time that a simulated kubelet, which reports at once, is given."""
 LOG_WINDOW = 4096
 """Characters at the end of a log in which a step's pattern is looked for."""
+LOG_SECONDS = 10
+"""For how long the API server's way to a kubelet is tried."""
 PROXY_SECONDS = 5
 """For how long the API server's way to a pod's port is tried."""
 _ELSEWHERE = "--registry-prefix, --images-file and --pull-secret say where it is"
@@ -208,6 +212,8 @@ class _Work:
     nonce: str
     record: dict[str, Any] = field(default_factory=dict)
     trouble: _Trouble | None = None
+    creating: asyncio.Task[list[dict[str, Any]]] | None = None
+    """What the current step creates; it goes on when the step is given up."""
     key: tuple[str, str] = ("", "")
     """Whose pods the current step waits for: their owner (or name) and node."""
 
@@ -242,6 +248,7 @@ class Engine:
         self._progress = Progress()
         self._seen = _Seen()
         self._shared: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
+        self._creating: set[asyncio.Task[list[dict[str, Any]]]] = set()
         self._patience: dict[tuple[str, str], _Patience] = {}
         self._labels = expiry.labels(plan.run_id, cluster.now())
         self._pull_secret = f"hpc-pull-{plan.run_id}" if plan.images.pull_secret else None
@@ -267,7 +274,7 @@ class Engine:
         first = self._work([load(RESIDUE)], taken) if on_nodes else []
         self._progress.total = sum(len(one.workload.steps) for one in [*first, *work])
         scopes = {workload.scope for workload in self._plan.workloads}
-        keys = ["baseline", "main", "restricted"] if Scope.CLUSTER in scopes else ["main"]
+        keys = ["main", "baseline", "restricted"] if Scope.CLUSTER in scopes else ["main"]
         watches: list[asyncio.Task[None]] = []
         try:
             for key in keys:
@@ -332,7 +339,8 @@ class Engine:
             raise TargetError(preflight.told(problems))
 
     async def _run_all(self, work: list[_Work], watches: list[asyncio.Task[None]]) -> None:
-        running = asyncio.gather(*(self._run(one) for one in work))
+        tasks = [asyncio.create_task(self._run(one)) for one in work]
+        running = asyncio.gather(*tasks)
         broken = asyncio.create_task(_first(watches))
         try:
             either: list[asyncio.Future[Any]] = [running, broken]
@@ -345,13 +353,15 @@ class Engine:
                 )
             await running
         finally:
-            broken.cancel()
-            running.cancel()
-            # Cancelled work still puts the host back; wait for it.
-            await asyncio.gather(running, broken, return_exceptions=True)
+            # Cancelled work still puts the host back: every piece of it is waited for, not only the first that ends.
+            for task in [*tasks, broken]:
+                task.cancel()
+            await asyncio.gather(running, *tasks, broken, return_exceptions=True)
 
     async def _have_namespace(self, key: str) -> None:
         if self._plan.namespace:
+            if key == "main":
+                await self._lock()
             return
         level = "privileged" if key == "main" else key
         labels = {**self._labels, ENFORCE_LABEL: level}
@@ -375,6 +385,22 @@ class Engine:
         except TryAgainError as error:
             raise TargetError(str(error), "is the controller manager running?") from error
 
+    async def _lock(self) -> None:
+        """
+        Keep others out of a given namespace: their objects would have the names of ours.
+        """
+        path = f"/api/v1/namespaces/{self.namespaces['main']}/configmaps"
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": LOCK, "labels": self._labels}}
+        answer = await self._cluster.request("POST", path, body)
+        if answer.code == 409:
+            self.going.clear()  # what is there is not ours
+            raise TargetError(
+                f"another run uses namespace {self._plan.namespace}, or one that was killed did",
+                f"wait for it; when it is dead, `nox -s cleanup -- --namespace {self._plan.namespace} --all`",
+            )
+        if answer.code != 201:
+            raise TargetError(f"ConfigMap {LOCK} in namespace {self._plan.namespace} was refused: {answer.message}")
+
     async def _create_pull_secret(self) -> None:
         namespace = self.namespaces["main"]
         secret = {
@@ -391,7 +417,8 @@ class Engine:
             raise TargetError(f"the pull secret was refused: {answer.code} {answer.message}")
 
     async def _start_watches(self, namespaces: list[str], tasks: list[asyncio.Task[None]]) -> None:
-        nodes = Watched("/api/v1/nodes", self._node_changed, {"labelSelector": "kubernetes.io/os=windows"})
+        # All of them: with a selector, a node that loses a label would look like one that is gone.
+        nodes = Watched("/api/v1/nodes", self._node_changed)
         watched = [nodes]
         for namespace in namespaces:
             watched.append(Watched(f"/api/v1/namespaces/{namespace}/pods", self._seen.pod_changed))
@@ -459,6 +486,8 @@ class Engine:
                     )
                     continue
                 try:
+                    if lost is not None:
+                        await self._withdraw(work)
                     await self._step(work, step)
                 except _Trouble as error:
                     lost = error
@@ -479,19 +508,28 @@ class Engine:
 
     async def _after_interruption(self, work: _Work, step: Step) -> None:
         """
-        What was interrupted must not go on while the host is put back; and putting it back is not to be interrupted.
+        From here on the host is put back, and that is not to be interrupted.
         """
         _continue_after_cancel()
         self._interrupted = True
-        if self._lost():
-            return
-        with contextlib.suppress(TimeoutError, TargetError, RefusedError, _Trouble):
-            if step.always:
+        if step.always and not self._lost():
+            if work.record["steps"][-1]["name"] == step.name:
                 work.record["steps"].pop()
+            with contextlib.suppress(_Trouble):
+                await self._withdraw(work)
                 await self._step(work, step)
-            elif any(later.always for later in work.workload.steps):
-                async with asyncio.timeout(TIDY_SECONDS):
-                    await self._delete_pod(*work.key)
+
+    async def _withdraw(self, work: _Work) -> None:
+        """
+        Take away what the step that failed created, even if its creation is still under way: it must not go on, or
+        begin, while the host is put back.
+        """
+        if work.creating is None:
+            return
+        with contextlib.suppress(TimeoutError, TargetError, RefusedError, TryAgainError):
+            async with asyncio.timeout(TIDY_SECONDS):
+                await asyncio.wait({work.creating})
+                await self._delete_pod(work.key[0])
 
     async def _step(self, work: _Work, step: Step) -> None:
         record: dict[str, Any] = {
@@ -565,29 +603,27 @@ class Engine:
     async def _carry_out(self, work: _Work, step: Step, record: dict[str, Any], patience: _Patience) -> None:
         placeholders = self._placeholders(work)
         if step.requests is not None:
+            placeholders["image"] = self._plan.images.resolve(BASE_IMAGE)
             for request in work.workload.requests(step, placeholders):
                 record["api"].append(await self._send_request(request))
             return
         documents = work.workload.manifests(step, placeholders)
         for document in documents:
             self._prepare(document, work, step)
-        if step.shared:
-            task = self._shared.get(work.workload.name)
-            if task is None:
-                task = asyncio.create_task(self._create(documents, step))
-                self._shared[work.workload.name] = task
-            record["api"] = await asyncio.shield(task)
-        else:
-            record["api"] = await self._create(documents, step)
-        record["sent"] = documents
-        # AlreadyExists: our own name in our own namespace. An earlier try got through although its answer did not.
-        if refused := [
-            answer for answer in record["api"] if answer["code"] != 201 and answer["reason"] != "AlreadyExists"
-        ]:
-            raise _Trouble("refused-by-api", f"{refused[0]['request']}: {refused[0]['code']} {refused[0]['message']}")
         subject = documents[-1]
         owner, node = subject["metadata"]["name"], work.node.name if work.node else ""
         work.key = (owner, node)
+        work.creating = self._shared.get(work.workload.name) if step.shared else None
+        if work.creating is None:
+            work.creating = asyncio.create_task(self._create(documents, step))
+            self._creating.add(work.creating)
+            work.creating.add_done_callback(self._creating.discard)
+            if step.shared:
+                self._shared[work.workload.name] = work.creating
+        record["api"] = await asyncio.shield(work.creating)
+        record["sent"] = documents
+        if refused := [answer for answer in record["api"] if answer["code"] != 201]:
+            raise _Trouble("refused-by-api", f"{refused[0]['request']}: {refused[0]['code']} {refused[0]['message']}")
         self._patience[work.key] = patience
         try:
             logs = await self._await(step, owner, node)
@@ -603,7 +639,7 @@ class Engine:
             record["api"].append(await self._ask_through_proxy(step, record))
         self._snapshot(record, owner, node, keep=True)
         if step.delete_after:
-            await self._delete_pod(owner, node)
+            await self._delete_pod(owner)
 
     def _placeholders(self, work: _Work) -> dict[str, str]:
         parameters = work.record["parameters"]
@@ -612,7 +648,7 @@ class Engine:
             "nonce": work.nonce,
             "namespace": self.namespaces["main"],
             "node": work.node.name if work.node else "",
-            "image": self._plan.images.resolve(BASE_IMAGE),
+            "image": BASE_IMAGE,
             "reap-before": str(expiry.ALL_HOURS if self._plan.reap_all else expiry.hour_of(self._cluster.now())),
             **{f"marker.{name}": text for name, text in parameters["markers"].items()},
         }
@@ -648,9 +684,10 @@ class Engine:
             spec.setdefault("os", {"name": "windows"})
         if work.workload.name == RESIDUE:
             # Nothing is put on a node before all of its images are there.
+            needed = {image for one in self._plan.workloads if one.scope is Scope.NODE for image in one.images}
             spec["containers"] += [
                 {"name": f"image-{number}", "image": image, "command": ["cmd.exe", "/c", "exit 0"]}
-                for number, image in enumerate(self._plan.images.pulled_by(self._plan.workloads)[1:], 1)
+                for number, image in enumerate(sorted(needed - {BASE_IMAGE}), 1)
             ]
         if self._pull_secret:
             spec.setdefault("imagePullSecrets", []).append({"name": self._pull_secret})
@@ -668,8 +705,21 @@ class Engine:
             group = "/apis/apps/v1" if document["kind"] == "DaemonSet" else "/api/v1"
             collection = "daemonsets" if document["kind"] == "DaemonSet" else _COLLECTIONS[document["kind"]]
             path = f"{group}/namespaces/{namespace}/{collection}"
-            answers.append(await self._send(f"{step.name}/{document['kind']}", "POST", path, document, repeatable=True))
+            name = f"{step.name}/{document['kind']}"
+            answer = await self._send(name, "POST", path, document, repeatable=True)
+            if answer["reason"] == "AlreadyExists" and await self._is_ours(path, document["metadata"]["name"]):
+                answer = {**answer, "code": 201}
+            answers.append(answer)
         return answers
+
+    async def _is_ours(self, collection: str, name: str) -> bool:
+        """
+        Whether an object that exists already is this run's: an earlier try got through although its answer did not.
+        """
+        if not self._plan.namespace:
+            return True  # a name that is random, in a namespace whose name is
+        query = {"fieldSelector": f"metadata.name={name}", "labelSelector": f"{expiry.RUN_LABEL}={self._plan.run_id}"}
+        return bool((await self._cluster.must("GET", collection, query=query))["items"])
 
     async def _send_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
         item = request["object"]
@@ -865,7 +915,18 @@ class Engine:
 
     async def _read_log(self, pod: Mapping[str, Any], container: str) -> str:
         query = {"container": container, "limitBytes": str(evidence.OUTPUT_LIMIT)}
-        answer = await self._cluster.request("GET", _log_path(pod), query=query)
+
+        async def read() -> Answer:
+            # 5xx is what the API server says of a kubelet that it does not reach.
+            answer = await self._cluster.request("GET", _log_path(pod), query=query, passing=frozenset({429}))
+            if answer.code >= 500:
+                raise TryAgainError(f"{answer.code} {answer.message}")
+            return answer
+
+        try:
+            answer = await persistently(read, LOG_SECONDS)
+        except TryAgainError as error:
+            raise _Trouble("log-unreadable", f"the log of {container}: {error}") from error
         if answer.code != 200:
             raise _Trouble("log-unreadable", f"the log of {container}: {answer.code} {answer.message}")
         return answer.body if isinstance(answer.body, str) else str(answer.body)
@@ -897,15 +958,18 @@ class Engine:
 
     # -- taking away
 
-    async def _delete_pod(self, owner: str, node: str) -> None:
-        pod = self._pod(owner, node)
-        if pod is not None:
-            path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
-            await cleanup.delete(self._cluster, path)
-            bell = self._seen.bell(owner, node)
-            while pod["metadata"]["uid"] in self._seen.pods:
-                bell.clear()
-                await bell.wait()
+    async def _delete_pod(self, name: str) -> None:
+        """
+        Delete a pod and wait until it is gone.
+        """
+        pods = f"/api/v1/namespaces/{self.namespaces['main']}/pods"
+        await cleanup.delete(self._cluster, f"{pods}/{name}")
+
+        async def gone() -> None:
+            if (await self._cluster.must("GET", pods, query={"fieldSelector": f"metadata.name={name}"}))["items"]:
+                raise TryAgainError(f"pod {name} does not go")
+
+        await persistently(gone, TIDY_SECONDS)
 
     async def _clean_up(self) -> None:
         """
@@ -913,6 +977,9 @@ class Engine:
         run spends on judging.
         """
         _continue_after_cancel()
+        if self._creating:
+            # What is created after it was deleted would stay.
+            await asyncio.wait(self._creating, timeout=REQUEST_SECONDS)
         self._progress.awaited = {"clean-up": "pods to go"}
         self._report(self._progress)
         stuck = [pod for pod in self._seen.pods.values() if pod["spec"].get("nodeName") in self._vanished]

@@ -197,7 +197,7 @@ async def look(  # noqa: PLR0917 - what the user asked for, in its order
         problems.append(_told_rights(missing, needs.namespace))
     chosen = await _choose(cluster, choice)
     for line in chosen.left_out:
-        say(line)
+        say(f"left out, {line}")
     # A missing right to list nodes is told as such.
     if "list nodes" not in missing.get(None, ()):
         problems += chosen.problems
@@ -217,7 +217,7 @@ async def look(  # noqa: PLR0917 - what the user asked for, in its order
     if problems:
         raise TargetError(told(problems))
     played = any(node.labels.get(SIMULATED_LABEL) == "true" for node in nodes)
-    return ClusterFacts(target, server, simulated or played), nodes
+    return ClusterFacts(target, server, simulated or played, chosen.left_out), nodes
 
 
 async def look_inside(

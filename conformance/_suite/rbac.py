@@ -27,6 +27,9 @@ ACCOUNT = f"{NAME}/conformance"
 """The service account that the manifests make where no other is asked for."""
 
 
+PART_OF = f"app.kubernetes.io/part-of: {NAME}"
+
+
 def manifests(namespace: str | None, account: str = ACCOUNT) -> str:
     """
     YAML for ``kubectl apply``: a service account (``NAMESPACE/NAME``), and its roles with or, where ``namespace`` names
@@ -34,22 +37,25 @@ def manifests(namespace: str | None, account: str = ACCOUNT) -> str:
     """
     home, name = _account(account)
     if namespace is None:
-        made: dict[str, str | None] = {home: None}
+        made: dict[str, str | None] = {}
         granted = [_role("ClusterRole", NAME, None, rules(None)[None]), _binding(NAME, None, home, name)]
         first = _CREATING
     else:
         require_namespace(namespace)
         places = namespaces_of(namespace)
-        made = {home: None, **{place: LEVELS[key] for key, place in places.items()}}
+        made = {place: LEVELS[key] for key, place in places.items()}
         nodes, *others = rules(namespace).items()
         own = f"{NAME}-nodes"
         granted = [_role("ClusterRole", own, None, nodes[1], COUNTING), _binding(own, None, home, name)]
         for place, found in others:
             granted += [_role("Role", NAME, place, found), _binding(NAME, place, home, name)]
         first = _GIVEN.format(namespace=namespace)
+    if account == ACCOUNT:
+        made = {home: None, **made}  # any other account's namespace is there
     created = [_namespace(place, level) for place, level in made.items()]
     documents = [*created, _service_account(home, name), *granted]
-    return first + _WHAT_IT_MEANS + "".join(f"---\n{document}" for document in documents)
+    note = _NAMESPACES if made else ""
+    return first + _WHAT_IT_MEANS + note + "".join(f"---\n{document}" for document in documents)
 
 
 _CREATING = """\
@@ -63,6 +69,11 @@ _GIVEN = """\
 """
 _WHAT_IT_MEANS = """\
 # Whoever may create pods where `privileged` is enforced can be SYSTEM on every Windows node: keep tokens short-lived.
+"""
+_NAMESPACES = f"""\
+# The namespaces below are made where they are not there, and given their labels where they are; take some for this
+# alone. `kubectl delete -f` would delete them with all that is in them; the grants alone go with
+#   kubectl delete clusterroles,clusterrolebindings,roles,rolebindings -A -l {PART_OF.replace(": ", "=")}
 """
 
 
@@ -124,4 +135,5 @@ def _binding(role: str, namespace: str | None, home: str, name: str) -> str:
 
 def _head(kind: str, name: str, namespace: str | None) -> list[str]:
     where = [f'  namespace: "{namespace}"'] if namespace else []
-    return ["apiVersion: rbac.authorization.k8s.io/v1", f"kind: {kind}", "metadata:", f"  name: {name}", *where]
+    metadata = [f"  name: {name}", *where, "  labels:", f"    {PART_OF}"]
+    return ["apiVersion: rbac.authorization.k8s.io/v1", f"kind: {kind}", "metadata:", *metadata]

@@ -5,7 +5,7 @@ Which of a cluster's nodes are tested, why each other one is not, and what the u
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from conformance._suite.model import UsageError
@@ -20,8 +20,8 @@ SKU_LABEL = "kubernetes.azure.com/os-sku"
 BUILD_LABEL = "node.kubernetes.io/windows-build"
 SHOWN_NAMES = 3
 """How many names a line about nodes that are left out spells out."""
-_DIGITS = re.compile(r"\d+(\.\d+)*")
-_VERSION = re.compile(r"v?(\d+(?:\.\d+)*)(?:-([0-9A-Za-z.-]+))?(?:\+.*)?")
+_DIGITS = re.compile(r"\d{1,9}(\.\d{1,9})*")
+_VERSION = re.compile(r"v?(\d{1,9}(?:\.\d{1,9})*)(?:-([0-9A-Za-z.-]+))?(?:\+.*)?")
 _PRE_RELEASE = re.compile(r"(alpha|beta|rc)\b.*")
 _SERVER_YEAR = re.compile(r"Windows Server (\d{4})\b")
 _WINDOWS_10 = "10.0."
@@ -61,16 +61,19 @@ class Expectations:
     What is to be there, by component: ``1.7`` is met by 1.7.28, not by 1.70. Raises UsageError for what is no version.
     """
 
-    containerd: str = ""
-    build: str = ""
-    kubernetes: str = ""
+    containerd: str | None = None
+    build: str | None = None
+    kubernetes: str | None = None
+    nodes: int | None = None
 
     def __post_init__(self) -> None:
-        for entry in fields(self):
-            text = getattr(self, entry.name)
-            if text and not _VERSION.fullmatch(text):
-                example = {"containerd": "1.7.28", "build": "20348.2700", "kubernetes": "1.33"}[entry.name]
-                raise UsageError(f"--expect-{entry.name} {text!r} is not a version", f"write it like {example}")
+        if self.nodes is not None and self.nodes < 1:
+            raise UsageError(f"--expect-nodes {self.nodes} is no number of nodes", "1 or more")
+        for name, example in {"containerd": "1.7.28", "build": "20348.2700", "kubernetes": "1.33"}.items():
+            text = getattr(self, name)
+            # An empty one, of a variable that is not set, must not be met by everything.
+            if text is not None and (not _VERSION.fullmatch(text) or (name == "build" and text in {"10", "10.0"})):
+                raise UsageError(f"--expect-{name} {text!r} is not a version", f"write it like {example}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ def choose(items: Sequence[dict[str, Any]], choice: Choice, selected: Collection
     for name, reason in sorted(reasons.items()):
         if reason is not None:
             by_reason.setdefault(reason, []).append(name)
-    left_out = tuple(f"left out, {reason}: {counted(names)}" for reason, names in sorted(by_reason.items()))
+    left_out = tuple(f"{reason}: {counted(names)}" for reason, names in sorted(by_reason.items()))
     windows = sorted(_name(item) for item in items if _os(item) == "windows")
     problems = [
         problem(f"node {name} cannot be tested: {reason}", _remedy(reason))
@@ -130,6 +133,8 @@ def _left_out(item: Mapping[str, Any], choice: Choice, selected: Collection[str]
         return f"Windows build {build(item) or 'unknown'}, not {' or '.join(choice.builds)}"
     if (reason := not_ready(item)) is not None:
         return reason
+    if not {"capacity", "nodeInfo"} <= item["status"].keys():
+        return "says nothing of its capacity or its software"
     if item.get("spec", {}).get("unschedulable") and _name(item) not in choice.names:
         return "cordoned"
     return None
@@ -209,6 +214,9 @@ def breaches(expectations: Expectations, server: str, nodes: Iterable[NodeFacts]
         "kubernetes": {"the API server": server, **{node.name: node.kubelet for node in nodes}},
     }
     problems = []
+    if expectations.nodes not in {None, len(nodes)}:
+        remedy = "the lines above say why others are left out"
+        problems.append(problem(f"--expect-nodes {expectations.nodes} is not met: there are {len(nodes)}", remedy))
     for name, found in there.items():
         expected = getattr(expectations, name)
         wrong = [f"{who} has {has}" for who, has in found.items() if expected and not meets(has, expected)]

@@ -86,6 +86,8 @@ def _facts(run: Run) -> str:
         ("Suite", f"{run.suite_version}, catalogue `{run.catalogue_digest}`"),
         ("Judged", selection),
     ]
+    if run.cluster.left_out:
+        rows.append(("Nodes left out", "; ".join(_escaped(line) for line in run.cluster.left_out)))
     if run.defects:
         rows.append(("Simulated defects", ", ".join(f"`{name}`" for name in run.defects)))
     return _table(("", ""), rows)

@@ -123,6 +123,7 @@ def document(run: Run) -> dict[str, Any]:
         "serverVersion": run.cluster.server_version,
         "simulated": run.cluster.simulated,
         "simulatedDefects": list(run.defects),
+        "leftOut": list(run.cluster.left_out),
         "selection": {"full": run.selection.full, "expression": run.selection.expression},
         "claim": str(run.claim),
         "exitCode": run.exit_code,
@@ -183,7 +184,7 @@ def write(run: Run) -> Path:
 
 _KEYS = {
     *("apiVersion", "kind", "suiteVersion", "catalogueDigest", "runId", "started", "ended", "target", "serverVersion"),
-    *("simulated", "simulatedDefects", "selection", "claim", "exitCode", "nodes", "results"),
+    *("simulated", "simulatedDefects", "leftOut", "selection", "claim", "exitCode", "nodes", "results"),
 }
 _RESULT_KEYS = {"requirement", "node", "level", "verdict", "reasonCode", "reason", "evidence", "duration"}
 
