@@ -599,13 +599,12 @@ def _images(arguments: Sequence[str]) -> int:
             used.setdefault(image, []).append(name)
     for image in _module("kind").images():
         used.setdefault(image, []).append("target-kind")
-    rows = [("SOURCE", "PULLED FROM", "DIGEST", "NEEDED BY")]
+    rows = [("SOURCE", "PULLED-FROM", "DIGEST", "NEEDED-BY")]
     for image, users in used.items():
         place = places.resolve(image)
         rows.append((image, place, images.digest_of(place) or "not-pinned", ",".join(users)))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for *cells, users_ in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), users_]))
+    for row in rows:
+        print("  ".join(row))
     return 0
 
 

@@ -96,13 +96,15 @@ def _read_file(file: Path, known: set[str]) -> dict[str, str]:
         raise UsageError(f"--images-file {file} cannot be read: {reason}", "YAML: `reference: replacement`") from error
     if not isinstance(content, dict):
         raise UsageError(f"--images-file {file} holds no mapping", "YAML: `reference: replacement`, one a line")
+    # A digest may be left out on the left: it says nothing that the tag does not.
+    meant = {written: one for one in known for written in (one, one.partition("@")[0])}
     for reference, replacement in content.items():
-        if reference not in known:
+        if reference not in meant:
             raise UsageError(
                 f"--images-file {file} names {reference}, which the suite does not use", "`nox -s images` lists them"
             )
         require_reference(str(replacement), f"--images-file {file}:")
-    return {str(reference): str(replacement) for reference, replacement in content.items()}
+    return {meant[reference]: str(replacement) for reference, replacement in content.items()}
 
 
 def _read_secret(file: Path) -> str:

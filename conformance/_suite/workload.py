@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FOLDER = Path(__file__).parent.parent.parent / "workloads"
-BASE_IMAGE = "mcr.microsoft.com/oss/kubernetes/windows-host-process-containers-base-image:v1.0.0"
+# The digest by which Azure's own container networking builds on it (github.com/Azure/azure-container-networking).
+BASE_IMAGE = (
+    "mcr.microsoft.com/oss/kubernetes/windows-host-process-containers-base-image:v1.0.0"
+    "@sha256:b4c9637e032f667c52d1eccfa31ad8c63f1b035e8639f3f48a510536bf34032b"
+)
 
 UNTIL = {"finished", "running", "settled", "output", "log", "event", "answered"}
 _STEP_KEYS = {
