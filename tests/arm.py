@@ -1,5 +1,6 @@
 """
 A loopback Azure Resource Manager over https: keeps state, runs long operations, and refuses what the real one refuses.
+Long operations go forward with each look at them, not with time: a test waits for nothing.
 
 Written from the REST reference and the SDK's models; nothing here was compared with the real service.
 """
@@ -7,6 +8,7 @@ Written from the REST reference and the SDK's models; nothing here was compared 
 from __future__ import annotations
 
 import base64
+import enum
 import itertools
 import json
 import re
@@ -14,18 +16,22 @@ import ssl
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from azure.mgmt.containerservice import models, types
+from azure.mgmt.containerservice._configuration import ContainerServiceClientConfiguration
+from azure.mgmt.resource.resources._configuration import ResourceManagementClientConfiguration
 
 from infra.simulated.certificates import Authority
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
 REGIONS = {"westeurope": "West Europe", "northeurope": "North Europe", "eastus2": "East US 2"}
-KUBERNETES = {"1.34": ["1.34.1", "1.34.2"], "1.35": ["1.35.0"], "1.36": ["1.36.1"]}
+KUBERNETES = {"1.31": ["1.31.9"], "1.34": ["1.34.1", "1.34.2"], "1.35": ["1.35.0"], "1.36": ["1.36.1"]}
 DEFAULT_KUBERNETES = "1.35"
 IMAGES = {
     "Windows2019": "AKSWindows-2019-containerd-17763.7792.261110",
@@ -33,13 +39,15 @@ IMAGES = {
     "Windows2025": "AKSWindows-2025-containerd-26100.6899.261110",
 }
 WINDOWS_2022_ENDS = (1, 36)
-POOL_PROPERTIES = {
-    "name", "mode", "type", "osType", "osSKU", "count", "vmSize", "orchestratorVersion", "creationData", "enableFIPS",
-}  # fmt: skip
-CLUSTER_PROPERTIES = {
-    "dnsPrefix", "enableRBAC", "networkProfile", "autoUpgradeProfile", "agentPoolProfiles", "kubernetesVersion",
-    "windowsProfile",
-}  # fmt: skip
+LONG_TERM = "1.31"
+"""Only for clusters of the premium tier."""
+API_VERSIONS = {
+    one: kind(cast("Any", object()), SUBSCRIPTION).api_version
+    for one, kind in (
+        ("containerservice", ContainerServiceClientConfiguration),
+        ("resources", ResourceManagementClientConfiguration),
+    )
+}
 ROUTES = re.compile(
     r"/subscriptions/(?P<subscription>[^/]+)"
     r"(?P<rest>/resourcegroups(?:/(?P<group>[^/]+)(?:/providers/microsoft\.containerservice"
@@ -56,34 +64,45 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an error of this progra
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.headers = status, code, message, headers or {}
+        self.details: list[dict[str, Any]] = []
+
+    def shown(self) -> dict[str, Any]:
+        return {"code": self.code, "message": self.message, **({"details": self.details} if self.details else {})}
 
 
 @dataclass
 class Fault:
     """
-    Refuses the next ``times`` requests whose ``METHOD path`` matches.
+    Refuses the next ``times`` requests whose ``METHOD path`` matches; if ``late``, begins them well and ends them so.
     """
 
     pattern: str
     refusal: Refusal
-    times: int
+    times: float
+    late: bool = False
+
+    def hits(self, request: str, *, late: bool) -> bool:
+        if self.late is not late or self.times < 1 or not re.search(self.pattern, request, re.IGNORECASE):
+            return False
+        self.times -= 1
+        return True
 
 
 @dataclass
 class Operation:
     """
-    Something under way: after ``polls`` looks it has ended, well or with ``error``.
+    Something under way: after ``polls`` looks it has ended, well or with ``failure``.
     """
 
     polls: float
     done: Callable[[], None]
-    error: dict[str, Any] | None = None
+    failure: Refusal | None = None
     state: str = "InProgress"
 
     def look(self) -> str:
         self.polls -= 1
         if self.state == "InProgress" and self.polls <= 0:
-            self.state = "Failed" if self.error else "Succeeded"
+            self.state = "Failed" if self.failure else "Succeeded"
             self.done()
         return self.state
 
@@ -111,16 +130,18 @@ class LoopbackArm:
         self.tokens = {"token-0"}
         """The tokens that are good; a request with another one is 401."""
         self.faults: list[Fault] = []
-        self.operation_errors: list[tuple[str, dict[str, Any]]] = []
-        """(pattern of METHOD path, error): an operation that begins well and ends so."""
         self.never_ending = ""
         """Pattern of METHOD path whose operations never end."""
         self.retry_after: dict[str, str] = {}
         self.registered = "Registered"
         self.snapshots: dict[str, dict[str, Any]] = {}
+        self.arrived: Callable[[str], None] = lambda _request: None
+        """Called with METHOD path when a request has come, and has had no effect so far."""
         self.seen: Callable[[str, int], None] = lambda _request, _status: None
         """Called with METHOD path and the status when a request has had its effect and before it is answered."""
         self.requests: list[str] = []
+        self.bodies: list[tuple[str, Any]] = []
+        """What was put, with METHOD path."""
         self.refused: list[str] = []
         self.groups: dict[str, Group] = {}
         self._operations: dict[str, Operation] = {}
@@ -148,6 +169,11 @@ class LoopbackArm:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.faults.append(Fault(pattern, Refusal(status, code, message, named), times))
 
+    def fail_late(self, pattern: str, code: str, message: str, *inner: dict[str, Any], times: float = 1) -> None:
+        refusal = Refusal(409, code, message)
+        refusal.details = list(inner)
+        self.faults.append(Fault(pattern, refusal, times, late=True))
+
     def add_snapshot(self, name: str, location: str, os_sku: str, kubernetes: str, image: str) -> str:
         ident = (
             f"/subscriptions/{SUBSCRIPTION}/resourceGroups/images/providers/Microsoft.ContainerService/snapshots/{name}"
@@ -172,27 +198,31 @@ class LoopbackArm:
         parts = urlsplit(target)
         path, query = unquote(parts.path), {name: values[0] for name, values in parse_qs(parts.query).items()}
         request = f"{method} {path}"
+        self.arrived(request)
         with self._lock:
+            if body is not None:
+                self.bodies.append((request, body))
             try:
                 self._admit(request, token, query)
                 status, answer, headers = self._route(method, path, query, body)
             except Refusal as refusal:
                 self.refused.append(f"{request}: {refusal.code}")
-                error = {"error": {"code": refusal.code, "message": refusal.message}}
-                status, answer, headers = refusal.status, error, refusal.headers
+                status, answer, headers = refusal.status, {"error": refusal.shown()}, refusal.headers
         self.seen(request, status)
         return status, answer, headers
 
     def _admit(self, request: str, token: str, query: dict[str, str]) -> None:
         if token not in self.tokens:
-            raise Refusal(401, "ExpiredAuthenticationToken", "The access token expiry UTC time is in the past.")
+            challenge = {"WWW-Authenticate": 'Bearer error="invalid_token", error_description="It is expired."'}
+            raise Refusal(401, "ExpiredAuthenticationToken", "The token's expiry is in the past.", challenge)
         self.requests.append(request)
         for fault in self.faults:
-            if fault.times and re.search(fault.pattern, request, re.IGNORECASE):
-                fault.times -= 1
+            if fault.hits(request, late=False):
                 raise fault.refusal
-        if not re.fullmatch(r"20\d\d-\d\d-\d\d", query.get("api-version", "")):
-            raise Refusal(400, "MissingApiVersionParameter", "The api-version query parameter is required.")
+        version = API_VERSIONS["containerservice" if "/providers/microsoft.containerservice/" in request.lower()
+                               else "resources"]  # fmt: skip
+        if query.get("api-version") != version:
+            raise Refusal(400, "InvalidApiVersionParameter", f"The api-version is not {version}.")
 
     def _route(self, method: str, path: str, query: dict[str, str], body: Any) -> tuple[int, Any, dict[str, str]]:
         found = ROUTES.match(path)
@@ -202,7 +232,10 @@ class LoopbackArm:
         if part["subscription"] != SUBSCRIPTION:
             raise Refusal(404, "SubscriptionNotFound", f"The subscription '{part['subscription']}' could not be found.")
         if part["result"]:
-            state = self._operations[part["result"]].look()
+            operation = self._operations[part["result"]]
+            state = operation.look()
+            if operation.failure and state == "Failed":
+                raise operation.failure
             again = {"Location": self._link(path)}
             return (200, None, {}) if state == "Succeeded" else (202, None, {**again, **self._pace("GET", path)})
         if part["operation"]:
@@ -229,28 +262,44 @@ class LoopbackArm:
         operation = self._operations[number]
         state = operation.look()
         answer: dict[str, Any] = {"name": number, "status": state}
-        if state == "Failed":
-            answer["error"] = operation.error
+        if operation.failure and state == "Failed":
+            answer["error"] = operation.failure.shown()
         return 200, answer, {} if state != "InProgress" else self._pace("GET", "operations")
 
     def _group(self, method: str, path: str, name: str, body: Any) -> tuple[int, Any, dict[str, str]]:
+        name = next((known for known in self.groups if known.lower() == name.lower()), name)
+        group = self.groups.get(name)
         if method == "PUT":
             if body["location"] not in REGIONS:
                 raise Refusal(400, "LocationNotAvailableForResourceGroup",
                               f"The provided location '{body['location']}' is not available.")  # fmt: skip
             if len(name) > 90 or any(len(value) > 256 for value in body.get("tags", {}).values()):
                 raise Refusal(400, "InvalidParameter", "a name or a tag is too long")
-            if name in self.groups and self.groups[name].deletion:
+            if group is None:
+                self.groups[name] = Group(body["location"], body.get("tags", {}))
+                return 201, self._shown(name), {}
+            if group.deletion:
                 raise Refusal(409, "ResourceGroupBeingDeleted", f"The resource group '{name}' is being deleted.")
-            self.groups[name] = Group(body["location"], body.get("tags", {}))
-            return 201, self._shown(name), {}
-        if name not in self.groups:
+            if group.location != body["location"]:
+                raise Refusal(409, "InvalidResourceGroupLocation", f"The resource group is in '{group.location}'.")
+            group.tags = body.get("tags", {})
+            return 200, self._shown(name), {}
+        if group and group.deletion and method == "GET":
+            group.deletion.look()
+        if name not in self.groups or group is None:
             raise Refusal(404, "ResourceGroupNotFound", f"Resource group '{name}' could not be found.")
         if method == "DELETE":
-            group = self.groups[name]
-            if group.deletion is None:
-                group.deletion = self._begin(f"{method} {path}", lambda: self._remove(name))[1]
-            number = next(key for key, value in self._operations.items() if value is group.deletion)
+            if group.deletion:
+                raise Refusal(409, "ResourceGroupBeingDeleted", f"The resource group '{name}' is being deleted.")
+
+            def done() -> None:
+                if operation.failure:
+                    self.groups[name].deletion = None
+                else:
+                    self._remove(name)
+
+            number, operation = self._begin(f"{method} {path}", done)
+            group.deletion = operation
             headers = {"Location": self._link(f"/subscriptions/{SUBSCRIPTION}/operationresults/{number}")}
             return 202, None, {**headers, **self._pace(method, path)}
         return 200, self._shown(name), {}
@@ -300,18 +349,28 @@ class LoopbackArm:
             return 200, {"kubeconfigs": [{"name": "clusterUser", "value": value}]}, {}
         if part["pool"]:
             return self._pool(method, path, part, cluster, body)
+        if method != "GET":
+            raise Refusal(405, "MethodNotAllowed", f"{method} of a cluster is not played here.")
         return 200, cluster, {}
 
     def _put_cluster(self, path: str, part: dict[str, str], group: Group, body: Any) -> tuple[int, Any, dict[str, str]]:
+        require_known(body, types.ManagedCluster)
         wanted = body["properties"]
-        _only(wanted, CLUSTER_PROPERTIES)
+        there = group.clusters.get(part["name"])
+        if there and there["properties"]["provisioningState"] == "Creating":
+            raise Refusal(409, "OperationNotAllowed", "There is an in progress create managed cluster operation.")
         if body["location"] not in REGIONS:
             raise Refusal(400, "InvalidLocation", f"The location '{body['location']}' is not known.")
-        if not wanted.get("dnsPrefix") or body.get("identity", {}).get("type") != "SystemAssigned":
-            raise Refusal(400, "InvalidParameter", "dnsPrefix and an identity are required.")
+        if (
+            not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,52}[A-Za-z0-9])?", wanted.get("dnsPrefix", ""))
+            or body.get("identity", {}).get("type") != "SystemAssigned"
+        ):
+            raise Refusal(400, "InvalidParameter", "a fitting dnsPrefix and an identity are required.")
         version = wanted.get("kubernetesVersion", DEFAULT_KUBERNETES)
         if version not in KUBERNETES and not any(version in patches for patches in KUBERNETES.values()):
             raise Refusal(400, "K8sVersionNotSupported", f"Version {version} is not supported in this region.")
+        if version.startswith(LONG_TERM):
+            raise Refusal(400, "K8sVersionNotSupported", f"Version {version} needs the premium tier.")
         pools = wanted.get("agentPoolProfiles", [])
         if not any(pool.get("mode") == "System" and pool.get("osType") == "Linux" for pool in pools):
             raise Refusal(400, "InvalidParameter", "There has to be at least one system agent pool, and it is Linux.")
@@ -340,6 +399,7 @@ class LoopbackArm:
         ):
             raise Refusal(409, "OperationNotAllowed", "Operation is not allowed: Another agentpool operation is in "
                           "progress, please wait for it to finish before starting a new operation.")  # fmt: skip
+        require_known(body, types.AgentPool)
         wanted = body["properties"]
         self._check_pool(cluster, name, wanted)
         snapshot = self.snapshots.get(wanted.get("creationData", {}).get("sourceResourceId", "").lower())
@@ -353,7 +413,6 @@ class LoopbackArm:
         return self._begun("PUT", path, pools[name], pools[name]["properties"])
 
     def _check_pool(self, cluster: dict[str, Any], name: str, wanted: dict[str, Any]) -> None:
-        _only(wanted, POOL_PROPERTIES)
         if not re.fullmatch(r"[a-z][a-z0-9]{0,11}", name):
             raise Refusal(400, "InvalidParameter", f"The pool name {name!r} is not valid.")
         if not isinstance(wanted.get("count"), int) or not wanted.get("vmSize"):
@@ -363,8 +422,11 @@ class LoopbackArm:
                 raise Refusal(400, "InvalidParameter", f"Windows agent pool name can not be longer than 6: {name!r}.")
             if wanted.get("mode") != "User":
                 raise Refusal(400, "InvalidParameter", "System node pools must be Linux.")
-            if cluster["properties"].get("networkProfile", {}).get("networkPlugin") != "azure":
+            network = cluster["properties"].get("networkProfile", {})
+            if network.get("networkPlugin") != "azure":
                 raise Refusal(400, "AzureCNIOnlyForWindows", "Windows agent pools need Azure CNI.")
+            if wanted.get("type") != "VirtualMachineScaleSets" or network.get("loadBalancerSku") != "standard":
+                raise Refusal(400, "InvalidParameter", "Windows agent pools need scale sets and a standard balancer.")
             if wanted.get("osSKU") not in IMAGES:
                 raise Refusal(400, "InvalidOSSKU", f"OSSKU {wanted.get('osSKU')!r} is invalid.")
             version = tuple(int(number) for number in cluster["properties"]["kubernetesVersion"].split(".")[:2])
@@ -379,7 +441,7 @@ class LoopbackArm:
         self, method: str, path: str, shown: dict[str, Any], properties: dict[str, Any]
     ) -> tuple[int, Any, dict[str, str]]:
         def done() -> None:
-            properties["provisioningState"] = "Failed" if operation.error else "Succeeded"
+            properties["provisioningState"] = "Failed" if operation.failure else "Succeeded"
 
         number, operation = self._begin(f"{method} {path}", done)
         link = self._link(
@@ -390,8 +452,8 @@ class LoopbackArm:
     def _begin(self, request: str, done: Callable[[], None]) -> tuple[str, Operation]:
         number = f"op-{next(self._numbers)}"
         endless = self.never_ending and re.search(self.never_ending, request)
-        error = next((error for pattern, error in self.operation_errors if re.search(pattern, request)), None)
-        self._operations[number] = Operation(float("inf") if endless else self.polls, done, error)
+        failure = next((fault.refusal for fault in self.faults if fault.hits(request, late=True)), None)
+        self._operations[number] = Operation(float("inf") if endless else self.polls, done, failure)
         return number, self._operations[number]
 
     def _pace(self, method: str, path: str) -> dict[str, str]:
@@ -399,18 +461,33 @@ class LoopbackArm:
         return {"Retry-After": found[0]} if found else {}
 
     def _link(self, path: str) -> str:
-        return f"{self.url}{path}{'&' if '?' in path else '?'}api-version=2025-04-01"
+        kind = "containerservice" if "ContainerService" in path else "resources"
+        return f"{self.url}{path}{'&' if '?' in path else '?'}api-version={API_VERSIONS[kind]}"
 
 
-def _only(given: dict[str, Any], known: set[str]) -> None:
-    if other := set(given) - known:
-        raise Refusal(400, "UnmarshalError", f"unknown field {', '.join(sorted(other))}")
+def require_known(body: Mapping[str, Any], kind: Any) -> None:
+    """
+    Every name in the body is one that the SDK's own type for it has, and every value of an enumeration one of its.
+    """
+    for name, value in body.items():
+        if name not in kind.__annotations__:
+            raise Refusal(400, "UnmarshalError", f"unknown field {name} of {kind.__name__}")
+        words = re.findall(r"\w+", str(kind.__annotations__[name]))
+        inner = [getattr(types, word) for word in words if hasattr(getattr(types, word, None), "__required_keys__")]
+        sets = [getattr(models, word) for word in words if isinstance(getattr(models, word, None), enum.EnumMeta)]
+        if sets and value not in {one.value for one in sets[0]}:
+            raise Refusal(400, "InvalidParameter", f"{name} cannot be {value!r}")
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict) and inner:
+                require_known(item, inner[0])
 
 
 def _kubernetes_versions() -> dict[str, Any]:
     return {
         "values": [
             {"version": minor, "isDefault": minor == DEFAULT_KUBERNETES,
+             "capabilities": {"supportPlan": ["AKSLongTermSupport"] if minor == LONG_TERM
+                              else ["KubernetesOfficial", "AKSLongTermSupport"]},
              "patchVersions": {patch: {"upgrades": []} for patch in patches}}
             for minor, patches in KUBERNETES.items()
         ]

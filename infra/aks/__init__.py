@@ -23,7 +23,7 @@ def validate(options: argparse.Namespace) -> None:
     """
     Refuse what can be refused without a connection: UsageError.
     """
-    Plan.of(options)
+    Plan.of(options).require_tested(options)
 
 
 def describe(options: argparse.Namespace) -> str:

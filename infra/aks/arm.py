@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import json
 import logging
 import re
 from dataclasses import dataclass
@@ -46,13 +45,22 @@ _NO_ROOM = re.compile(
     re.IGNORECASE,
 )
 _BUSY_CODES = {"OperationNotAllowed", "AnotherOperationInProgress", "Conflict", "OperationPreempted"}
+_LOCKED = re.compile(r"ScopeLocked|RequestDisallowedByPolicy")
+_OTHER_VERSION = "name another --aks-kubernetes"
 _USAGE_CODES = {
+    "InvalidOSSKU": "name another --aks-os-sku, or another --aks-kubernetes",
+    "K8sVersionNotSupported": _OTHER_VERSION,
+    "AgentPoolK8sVersionNotSupported": _OTHER_VERSION,
     "SubscriptionNotFound": "name one with --aks-subscription that `az account list` shows",
     "InvalidSubscriptionId": "name one with --aks-subscription that `az account list` shows",
     "LocationNotAvailableForResourceGroup": "name another region with --aks-region",
     "InvalidLocation": "name another region with --aks-region",
     "NoRegisteredProviderFound": "name another region with --aks-region",
 }
+_NETWORK = "is there a network, or a proxy to name?"
+_NO_LOGIN = re.compile(
+    r"(Cannot connect to host|Connection (timeout|timed out)|Timeout on reading|Server disconnected)[^\n]*"
+)
 _LOGIN = "`az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET"
 
 
@@ -129,7 +137,8 @@ def no_room(error: AzureError) -> bool:
     """
     Whether Azure says that there is no capacity or no quota, which another region may have.
     """
-    return bool(_NO_ROOM.search(_whole(error)))
+    # The text holds the whole answer: the code that counts is often wrapped in two others.
+    return bool(_NO_ROOM.search(str(error)))
 
 
 def busy(error: AzureError) -> bool:
@@ -140,11 +149,13 @@ def busy(error: AzureError) -> bool:
     return status == 409 and _code(error) in _BUSY_CODES and not no_room(error)
 
 
-def gone(error: AzureError) -> bool:
+def passing(error: AzureError) -> bool:
     """
-    Whether Azure says that there is no such thing.
+    Whether a removal that Azure refuses, or has begun and given up, may go well later: something was under way in the
+    group, be it its removal, or is gone meanwhile. A lock or a policy stays until somebody takes it away.
     """
-    return getattr(error, "status_code", None) == 404
+    other = getattr(error, "status_code", None) in {404, 409} or _code(error) in _BUSY_CODES
+    return other and not _LOCKED.search(str(error))
 
 
 def explained(error: AzureError, doing: str = "") -> SuiteError:
@@ -155,19 +166,23 @@ def explained(error: AzureError, doing: str = "") -> SuiteError:
 
     head = f"{doing}: " if doing else ""
     if isinstance(error, ClientAuthenticationError):
+        if unreachable := _NO_LOGIN.search(str(error.message)):
+            return TargetError(f"{head}Azure's log-in cannot be reached: {_cut(unreachable[0])}", _NETWORK)
         return TargetError(f"{head}no Azure credential is accepted: {_condensed(str(error.message))}", _LOGIN)
     if isinstance(error, ServiceRequestError | ServiceResponseError):
-        return TargetError(f"{head}Azure cannot be reached: {_line(error)}", "is there a network, or a proxy to name?")
+        return TargetError(f"{head}Azure cannot be reached: {_line(error)}", _NETWORK)
     code, status = _code(error), getattr(error, "status_code", None)
     said = f"{head}{code or 'Azure'}: {_line(error)}"
     if code in _USAGE_CODES:
         return UsageError(said, _USAGE_CODES[code])
+    if "RequestDisallowedByPolicy" in str(error):
+        return TargetError(said, "a policy of the subscription forbids it: --aks-tag if it asks for tags, or change it")
     if status == 403:
         return TargetError(said, "docs/aks.md lists the rights that are needed")
     if no_room(error):
         return TargetError(said, "name another --aks-region or VM size, or ask Azure for quota")
     if status == 400:
-        return UsageError(f"Azure refuses what was asked for: {said}", "change the --aks- option that it names")
+        return TargetError(f"Azure refuses what was asked for: {said}", "--dry-run shows what that is")
     return TargetError(said)
 
 
@@ -220,19 +235,16 @@ def _code(error: AzureError) -> str:
     return str(getattr(getattr(error, "error", None), "code", None) or "")
 
 
-def _whole(error: AzureError) -> str:
-    """
-    All that the answer holds: the code that counts is often wrapped in two others.
-    """
-    text = ""
-    with contextlib.suppress(Exception):  # a body that was not read, or is no text, adds nothing
-        text = json.dumps(json.loads(error.response.text()))  # type: ignore[attr-defined]
-    return f"{_code(error)} {error} {text}"
-
-
 def _line(error: AzureError) -> str:
-    told = getattr(getattr(error, "error", None), "message", None) or error.message
-    return _cut(str(told))
+    """
+    What Azure says: of an error in an error the innermost, which names the cause.
+    """
+    inner = getattr(error, "error", None)
+    said = str(getattr(inner, "message", None) or error.message)
+    while inner is not None and getattr(inner, "details", None):
+        inner = inner.details[0]
+        said = f"{inner.code}: {inner.message}"
+    return _cut(said)
 
 
 def _condensed(text: str) -> str:
@@ -247,5 +259,9 @@ def _condensed(text: str) -> str:
 
 
 def _cut(text: str) -> str:
+    """
+    One line without secrets. What is too long loses its middle: causes are at the end of what scripts print.
+    """
     line = redact(" ".join(text.split()) or "no reason given")
-    return line if len(line) <= _LONGEST_MESSAGE else f"{line[: _LONGEST_MESSAGE - 1]}…"
+    half = _LONGEST_MESSAGE // 2
+    return line if len(line) <= _LONGEST_MESSAGE else f"{line[:half]} […] {line[-half:]}"

@@ -8,20 +8,21 @@ import asyncio
 import contextlib
 import itertools
 import os
-import time
+import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from conformance._suite.files import cache_directory
 from conformance._suite.model import SuiteError, TargetError, UsageError
+from conformance._suite.redact import redact
 from conformance._suite.waiting import TryAgainError, persistently
 from infra.aks import arm as connection
-from infra.aks.plan import CLUSTER, EXPIRES, MARK, NEEDED_MINUTES, OWNER, expiry, pool_name, snapshot_names, unknown
+from infra.aks.plan import CLUSTER, EXPIRES, MARK, OWNER, USUAL_MINUTES, expiry, pool_name, snapshot_names, unknown
 from infra.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from infra.aks.arm import Arm
@@ -31,9 +32,13 @@ if TYPE_CHECKING:
 
 PROGRESS_SECONDS = 60.0
 DELETION_LIMIT = timedelta(minutes=30)
-_USUAL_MINUTES = {"cluster": 10, "pool": 15, "removal": 10}
-_IN_ALL = f"; {NEEDED_MINUTES} in all"
-_DOWN = "`nox -s down -- --target aks`"
+TAKING_ON_LIMIT = timedelta(minutes=5)
+"""For Azure to take a removal on, where nobody waits for its end."""
+BUSY_LIMIT = timedelta(minutes=10)
+BUSY_SECONDS = 30.0
+"""Azure lets a cluster have 20 requests for a pool, and one more every minute."""
+_NOT_TAKEN_ON = "interrupted before Azure said that it takes the removal on"
+_UNDER_WAY = "Azure is removing it"
 
 
 class _NoRoomError(Exception):
@@ -49,16 +54,24 @@ def brought_up(plan: Plan, say: Say, *, leave: bool = False) -> Iterator[Target]
     soon as Azure has taken the removal on.
     """
     begun: list[str] = []
+    tags = plan.tags(datetime.now(UTC))
     try:
-        yield Target("aks", asyncio.run(_up(plan, say, begun)), None, simulated=False)
+        _prepare(plan)
+        kubeconfig = asyncio.run(_up(plan, tags, say, begun))
+        if leave:
+            for line in _remove_all(plan, begun[:-1], say, wait=True):
+                say(line)
+            say(f"{begun[-1]} runs, and costs money, until {plan.down} or, from {tags[EXPIRES]} on, anyone's `down`")
+        yield Target("aks", kubeconfig, None, simulated=False)
     except BaseException as error:
-        _remove_all(plan, begun, say, wait=not isinstance(error, KeyboardInterrupt))
+        for line in _remove_all(plan, begun, say, wait=not isinstance(error, KeyboardInterrupt)):
+            say(line)
         raise
-    if not leave:
-        _remove_all(plan, begun, say, wait=True)
+    if not leave and (left := _remove_all(plan, begun, say, wait=True)):
+        raise TargetError("; ".join(left))
 
 
-async def _up(plan: Plan, say: Say, begun: list[str]) -> Path:
+async def _up(plan: Plan, tags: dict[str, str], say: Say, begun: list[str]) -> Path:
     """
     Make everything, and return the kubeconfig's path. The name of each group is in ``begun`` before it is asked for.
     """
@@ -66,20 +79,23 @@ async def _up(plan: Plan, say: Say, begun: list[str]) -> Path:
     try:
         async with asyncio.timeout(plan.cap.total_seconds()), connection.connected(plan) as arm:
             plan, snapshots = await _checked(arm, plan)
-            say(f"bringing an AKS cluster up takes {NEEDED_MINUTES} min; it is given up after {minutes} min")
+            say(f"bringing it up usually takes {plan.needed_minutes} min; it is given up after {minutes} min")
             for region, after in itertools.zip_longest(plan.regions, plan.regions[1:]):
-                begun.append(plan.group(region))
+                group = plan.group(region)
+                await _group(arm, plan, region, say, tags=tags, begun=begun)
                 try:
-                    return _written(plan, begun[-1], await _in_region(arm, plan, region, snapshots, say))
+                    return _written(plan, group, await _in_region(arm, plan, region, snapshots, say, tags=tags))
                 except _NoRoomError as error:
                     if after is None:
                         raise TargetError(
                             f"Azure has no room in {', '.join(plan.regions)}: {error}",
-                            "name another --aks-region or VM size, or ask Azure for quota",
+                            "name another --aks-region or VM size, or ask Azure for quota; how sizes are spelled shows "
+                            f"`az vm list-skus --location {region}`",
                         ) from error
                     say(f"Azure has no room in {region}: {error}")
-                    await _begin_removal(arm, begun[-1])
-                    say(f"Azure is removing {begun[-1]}; trying {after}")
+                    left = {group: _NOT_TAKEN_ON}
+                    await _removed(arm, group, left, say, wait=False)
+                    say(f"{group}: {left.get(group, 'it is gone')}; trying {after}")
     except TimeoutError as error:
         raise TargetError(
             f"the AKS cluster is not up after {minutes} minutes", "try again, or give it more with --aks-cap-minutes"
@@ -109,7 +125,10 @@ async def _checked(arm: Arm, plan: Plan) -> tuple[Plan, list[dict[str, Any]]]:
         listing = await arm.containers.managed_clusters.list_kubernetes_versions(region)
         versions: set[str] = set()
         for version in listing.values_property or []:
-            versions |= {str(version.version), *(version.patch_versions or {})}
+            supported = version.capabilities.support_plan if version.capabilities else None
+            # What has long-term support alone needs the premium tier.
+            if not supported or "KubernetesOfficial" in supported:
+                versions |= {str(version.version), *(version.patch_versions or {})}
         if plan.kubernetes and plan.kubernetes not in versions:
             raise unknown(f"Kubernetes version in {region}", plan.kubernetes, versions)
     return plan, snapshots
@@ -159,59 +178,76 @@ def _suiting(plan: Plan, snapshots: Sequence[dict[str, Any]], homes: set[str]) -
     return replace(plan, regions=tuple(homes), kubernetes=plan.kubernetes or newest)
 
 
-async def _in_region(arm: Arm, plan: Plan, region: str, snapshots: Sequence[dict[str, Any]], say: Say) -> bytes:
+async def _group(arm: Arm, plan: Plan, region: str, say: Say, *, tags: dict[str, str], begun: list[str]) -> None:
     """
-    The group, the cluster in it, and its Windows pools; returns the kubeconfig. Raises _NoRoomError where another
-    region may help.
+    The resource group, which is in ``begun`` unless Azure answered that it does not make it.
     """
     from azure.core.exceptions import HttpResponseError  # noqa: PLC0415 - an optional extra
 
-    group, tags = plan.group(region), plan.tags(datetime.now(UTC))
-    groups, clusters = arm.resources.resource_groups, arm.containers.managed_clusters
-    say(f"creating the resource group {group}; from {tags[EXPIRES]} on anyone's {_DOWN} removes it")
-    await groups.create_or_update(group, cast("Any", {"location": region, "tags": tags}))
+    group = plan.group(region)
+    say(f"creating the resource group {group}; from {tags[EXPIRES]} on anyone's `down` removes it")
+    begun.append(group)
     try:
-        async with _progress(say, f"creating the cluster {CLUSTER} in {region}", _USUAL_MINUTES["cluster"], _IN_ALL):
+        await arm.resources.resource_groups.create_or_update(group, cast("Any", {"location": region, "tags": tags}))
+    except HttpResponseError as error:
+        if 400 <= (error.status_code or 0) < 500:
+            begun.remove(group)
+        raise connection.explained(error, f"creating the resource group {group}") from error
+
+
+async def _in_region(
+    arm: Arm, plan: Plan, region: str, snapshots: Sequence[dict[str, Any]], say: Say, *, tags: dict[str, str]
+) -> bytes:
+    """
+    The cluster in its group, and its Windows pools; returns the kubeconfig. Raises _NoRoomError where another region
+    may help.
+    """
+    from azure.core.exceptions import HttpResponseError  # noqa: PLC0415 - an optional extra
+
+    group, clusters = plan.group(region), arm.containers.managed_clusters
+    in_all = f"; {plan.needed_minutes} in all"
+    bodies = [plan.pool_body(sku, None) for sku in plan.os_skus]
+    bodies += [plan.pool_body(one["properties"]["osSku"], one) for one in snapshots]
+    pools = []
+    try:
+        async with _progress(say, f"creating the cluster {CLUSTER} in {region}", USUAL_MINUTES["cluster"], in_all):
             body = cast("Any", plan.cluster_body(region, tags))
             await (await clusters.begin_create_or_update(group, CLUSTER, body)).result()
-        bodies = [plan.pool_body(sku, None) for sku in plan.os_skus]
-        bodies += [plan.pool_body(one["properties"]["osSku"], one) for one in snapshots]
-        names = ", ".join(pool_name(body["properties"]["osSKU"]) for body in bodies)
-        async with _progress(say, f"creating the Windows pool {names}", _USUAL_MINUTES["pool"] * len(bodies), _IN_ALL):
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    made = [tasks.create_task(_pool(arm, plan, group, body)) for body in bodies]
-            except BaseExceptionGroup as errors:
-                raise errors.exceptions[0] from None
+        for body in bodies:
+            name = pool_name(body["properties"]["osSKU"])
+            async with _progress(say, f"creating the Windows pool {name}", USUAL_MINUTES["pool"], in_all):
+                pools.append(await _pool(arm, group, name, body))
     except HttpResponseError as error:
         if connection.no_room(error):
             raise _NoRoomError(str(connection.explained(error)).partition(" — ")[0]) from error
         raise connection.explained(error, f"creating the cluster in {region}") from error
-    _check_images(plan, [task.result() for task in made], say)
+    _check_images(plan, pools, say)
     answer = await clusters.list_cluster_user_credentials(group, CLUSTER)
     if not answer.kubeconfigs or not answer.kubeconfigs[0].value:
         raise TargetError(f"Azure gives no kubeconfig for the cluster in {group}", "are local accounts forbidden?")
     return bytes(answer.kubeconfigs[0].value)
 
 
-async def _pool(arm: Arm, plan: Plan, group: str, body: dict[str, Any]) -> dict[str, Any]:
+async def _pool(arm: Arm, group: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
     """
-    One Windows pool, as Azure shows it when it is there. All are asked for at once; where Azure takes one operation
-    for a cluster at a time it says so (409), and the others come when that one is through.
+    One Windows pool, as Azure shows it when it is there. Azure takes one operation for a cluster at a time; one of its
+    own may be under way.
     """
     from azure.core.exceptions import HttpResponseError  # noqa: PLC0415 - an optional extra
-
-    name = pool_name(body["properties"]["osSKU"])
 
     async def attempt() -> Any:
         try:
             return await arm.containers.agent_pools.begin_create_or_update(group, CLUSTER, name, cast("Any", body))
         except HttpResponseError as error:
-            if connection.busy(error):
-                raise TryAgainError(str(connection.explained(error))) from error
-            raise
+            if not connection.busy(error):
+                raise
+            await asyncio.sleep(BUSY_SECONDS)
+            raise TryAgainError(str(connection.explained(error))) from error
 
-    poller = await persistently(attempt, plan.cap.total_seconds())
+    try:
+        poller = await persistently(attempt, BUSY_LIMIT.total_seconds())
+    except TryAgainError as error:
+        raise TargetError(f"creating the Windows pool {name}: the cluster stays busy: {error}", "try again") from error
     return cast("dict[str, Any]", (await poller.result()).as_dict())
 
 
@@ -235,91 +271,98 @@ def _check_images(plan: Plan, pools: Sequence[dict[str, Any]], say: Say) -> None
 # -- removing
 
 
-def _remove_all(plan: Plan, groups: Sequence[str], say: Say, *, wait: bool) -> None:
+def _remove_all(plan: Plan, groups: Sequence[str], say: Say, *, wait: bool) -> list[str]:
     """
-    Remove these groups and their kubeconfigs, and name what could not be removed. Raises only KeyboardInterrupt.
+    Remove these groups and their kubeconfigs. Returns a line for each that is left behind. Raises only
+    KeyboardInterrupt, when it has said those lines.
     """
-    for group in groups:
-        _kubeconfig(plan, group).unlink(missing_ok=True)
-    left = dict.fromkeys(groups, "interrupted before Azure took the removal on")
+    left = dict.fromkeys(groups, _NOT_TAKEN_ON)
     if not left:
-        return
+        _forget(plan, [])
+        return []
+    interrupted = None
     try:
         asyncio.run(_remove(plan, left, say, wait=wait))
-    except SuiteError as error:
-        left = {group: why and str(error) for group, why in left.items()}
-    except KeyboardInterrupt:
-        if going := [group for group, why in left.items() if not why]:
-            say(_under_way(going))
-        raise
-    finally:
-        for group, why in left.items():
-            if why:
-                say(
-                    f"LEFT BEHIND, and costs money: resource group {group} in subscription {plan.subscription}: {why}; "
-                    f"remove it with {_DOWN} or `az group delete --name {group}`"
-                )
-
-
-def _under_way(groups: Sequence[str]) -> str:
-    return f"Azure is removing {', '.join(groups)}; {_DOWN} shows whether that is through, and finishes it"
+    except KeyboardInterrupt as error:
+        interrupted = error
+    except Exception as error:  # noqa: BLE001 - whatever it is, what costs money is named
+        why = str(error) if isinstance(error, SuiteError) else redact(f"{type(error).__name__}: {error}")
+        left = {group: why if before == _NOT_TAKEN_ON else before for group, before in left.items()}
+    going = [group for group, why in left.items() if why == _UNDER_WAY]
+    _forget(plan, [group for group in groups if group in going or group not in left])
+    if going:
+        say(f"Azure is removing {', '.join(going)}; {plan.down} shows whether that is through, and finishes it")
+    lines = [
+        f"LEFT BEHIND, and costs money: resource group {group} in subscription {plan.subscription}: {why}; remove it "
+        f"with {plan.down} or `az group delete --subscription {plan.subscription} --name {group}`"
+        for group, why in left.items()
+        if why != _UNDER_WAY
+    ]
+    if interrupted is None:
+        return lines
+    for line in lines:
+        say(line)
+    raise interrupted
 
 
 async def _remove(plan: Plan, left: dict[str, str], say: Say, *, wait: bool) -> None:
     """
-    Remove each group in ``left``, whose values say why it is still there; empty once Azure has taken it on.
+    Remove all groups in ``left`` at the same time.
     """
-    async with connection.connected(plan) as arm:
-        pollers: dict[str, Any] = {}
-        for group in left:
-            try:
-                pollers[group] = await _begin_removal(arm, group)
-            except SuiteError as error:
-                left[group] = str(error)
-            else:
-                left[group] = ""
-        going = [group for group, poller in pollers.items() if poller is not None]
-        if not going:
-            return
-        if not wait:
-            say(_under_way(going))
-            return
-        async with _progress(say, f"removing {', '.join(going)}", _USUAL_MINUTES["removal"]):
-            ends = await asyncio.gather(*(_removed(pollers[group]) for group in going))
-        for group, why in zip(going, ends, strict=True):
-            left[group] = why
-            if not why:
+    what = f"{'removing' if wait else 'having Azure remove'} {', '.join(left)}"
+    async with _progress(say, what, USUAL_MINUTES["removal"] if wait else 1), connection.connected(plan) as arm:
+        await asyncio.gather(*(_removed(arm, group, left, say, wait=wait) for group in list(left)))
+
+
+async def _removed(arm: Arm, group: str, left: dict[str, str], say: Say, *, wait: bool) -> None:
+    """
+    Have Azure remove a group, again where it gives up because something was under way in the group, until the group is
+    gone or, without ``wait``, the removal is under way. ``left`` says why the group is there; not any more: it is gone.
+    """
+    from azure.core.exceptions import AzureError, ResourceNotFoundError  # noqa: PLC0415 - an optional extra
+
+    groups, limit = arm.resources.resource_groups, DELETION_LIMIT if wait else TAKING_ON_LIMIT
+    given_up, state = "", None
+
+    async def gone() -> bool:
+        nonlocal state
+        try:
+            found = await groups.get(group)
+        except ResourceNotFoundError:
+            if left.pop(group) == _UNDER_WAY:
                 say(f"removed {group}, with all that was in it")
+            return True
+        state = found.properties.provisioning_state if found.properties else None
+        return False
 
-
-async def _begin_removal(arm: Arm, group: str) -> Any:
-    """
-    Have Azure remove a group. Returns the poller; None when there is no such group. Raises SuiteError.
-    """
-    from azure.core.exceptions import AzureError  # noqa: PLC0415 - an optional extra
+    async def attempt() -> None:
+        nonlocal given_up
+        if await gone():
+            return
+        try:
+            if state != "Deleting":
+                poller = await groups.begin_delete(group)
+                left[group] = _UNDER_WAY
+                if wait:
+                    await poller.result()
+        except AzureError as error:
+            if not connection.passing(error):
+                raise
+            given_up = left[group] = str(connection.explained(error))
+            raise TryAgainError(given_up) from error
+        left[group] = _UNDER_WAY
+        if wait and not await gone():
+            raise TryAgainError(_UNDER_WAY)
 
     try:
-        return await arm.resources.resource_groups.begin_delete(group)
+        async with asyncio.timeout(limit.total_seconds()):
+            await persistently(attempt, limit.total_seconds())
+    except (TimeoutError, TryAgainError):
+        after = f"after {int(limit / timedelta(minutes=1))} min"
+        late = {_UNDER_WAY: f"Azure is still at it {after}", _NOT_TAKEN_ON: f"Azure does not take it on {after}"}
+        left[group] = given_up or late[left[group]]
     except AzureError as error:
-        if connection.gone(error):
-            return None
-        raise connection.explained(error) from error
-
-
-async def _removed(poller: Any) -> str:
-    """
-    Wait until Azure has removed a group. Returns why it is still there, or nothing.
-    """
-    from azure.core.exceptions import AzureError  # noqa: PLC0415 - an optional extra
-
-    try:
-        async with asyncio.timeout(DELETION_LIMIT.total_seconds()):
-            await poller.result()
-    except TimeoutError:
-        return f"Azure is still at it after {int(DELETION_LIMIT / timedelta(minutes=1))} min"
-    except AzureError as error:
-        return "" if connection.gone(error) else str(connection.explained(error))
-    return ""
+        left[group] = str(connection.explained(error))
 
 
 def down(plan: Plan, say: Say) -> None:
@@ -330,21 +373,17 @@ def down(plan: Plan, say: Say) -> None:
     mine, others = asyncio.run(_found(plan))
     for group, why in others.items():
         say(f"leaving {group} alone: {why}")
-    left = dict.fromkeys(mine, "interrupted before Azure took the removal on")
-    if mine:
-        for group, why in mine.items():
-            say(f"removing {group}: {why}")
-        asyncio.run(_remove(plan, left, say, wait=True))
-    else:
+    for group, why in mine.items():
+        say(f"removing {group}: {why}")
+    if not mine:
         say(f"nothing of {plan.owner} and nothing expired in subscription {plan.subscription}")
-    still = {group: why for group, why in left.items() if why}
+    left = _remove_all(plan, list(mine), say, wait=True)
     # A kubeconfig whose cluster is gone is of no use, and still a credential.
-    for kept in _kubeconfigs(plan).glob("*.kubeconfig"):
-        if kept.stem not in others and kept.stem not in still:
-            kept.unlink(missing_ok=True)
-    if still:
-        raise TargetError("; ".join(f"{group} is still there: {why}" for group, why in still.items()),
-                          "look at it in the Azure portal, then call this again")  # fmt: skip
+    with contextlib.suppress(OSError, SuiteError):
+        kept = [path.stem for path in _kubeconfigs(plan).glob("*.kubeconfig")]
+        _forget(plan, [group for group in kept if group not in others and group not in mine])
+    if left:
+        raise TargetError("; ".join(left))
 
 
 async def _found(plan: Plan) -> tuple[dict[str, str], dict[str, str]]:
@@ -380,17 +419,15 @@ async def _found(plan: Plan) -> tuple[dict[str, str], dict[str, str]]:
 @contextlib.asynccontextmanager
 async def _progress(say: Say, what: str, usual: int, whole: str = "") -> AsyncIterator[None]:
     """
-    Say what is going on, now and every minute, and how long it took.
+    Say what is going on, now and every minute.
     """
-    began = time.monotonic()
-
-    def minutes() -> int:
-        return int((time.monotonic() - began) / 60)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
 
     async def tell() -> None:
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
-            say(f"{what}: {minutes()} min of usually {usual}{whole}")
+            say(f"{what}: {int((loop.time() - began) / 60)} min of usually {usual}{whole}")
 
     say(f"{what}: usually {usual} min")
     telling = asyncio.create_task(tell())
@@ -398,7 +435,6 @@ async def _progress(say: Say, what: str, usual: int, whole: str = "") -> AsyncIt
         yield
     finally:
         telling.cancel()
-    say(f"{what}: done after {minutes()} min")
 
 
 def _kubeconfigs(plan: Plan) -> Path:
@@ -409,17 +445,48 @@ def _kubeconfig(plan: Plan, group: str) -> Path:
     return _kubeconfigs(plan) / f"{group}.kubeconfig"
 
 
+@contextlib.contextmanager
+def _told_when_not_written(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TargetError(
+            f"the kubeconfig cannot be written to {folder}: {error.strerror}", "set XDG_CACHE_HOME to another folder"
+        ) from error
+
+
+def _prepare(plan: Plan) -> None:
+    """
+    See that the kubeconfig can be written, before there is anything that costs. Raises TargetError.
+    """
+    folder = _kubeconfigs(plan)
+    with _told_when_not_written(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"kubeconfig")
+
+
 def _written(plan: Plan, group: str, kubeconfig: bytes) -> Path:
     """
-    Write the kubeconfig, which is a credential, for its owner alone.
+    Write the kubeconfig, which is a credential, for its owner alone. Raises TargetError.
     """
     path = _kubeconfig(plan, group)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.parent.chmod(0o700)
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(kubeconfig)
+    with _told_when_not_written(path.parent):
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(kubeconfig)
     return path
+
+
+def _forget(plan: Plan, groups: Iterable[str]) -> None:
+    """
+    Remove the kubeconfigs of these groups, and the folder when it is empty. What cannot be is not worth a word.
+    """
+    with contextlib.suppress(OSError, SuiteError):
+        for group in groups:
+            _kubeconfig(plan, group).unlink(missing_ok=True)
+        _kubeconfigs(plan).rmdir()
 
 
 def _region(location: str) -> str:
