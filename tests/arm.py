@@ -8,6 +8,7 @@ Written from the REST reference and the SDK's models; nothing here was compared 
 from __future__ import annotations
 
 import base64
+import contextlib
 import enum
 import itertools
 import json
@@ -26,7 +27,7 @@ from azure.mgmt.resource.resources._configuration import ResourceManagementClien
 from infra.simulated.certificates import Authority
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
@@ -149,6 +150,7 @@ class LoopbackArm:
         self._lock = threading.RLock()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(identity.certificate, identity.key)
+        self.connections = Connections()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
@@ -494,6 +496,31 @@ def _kubernetes_versions() -> dict[str, Any]:
     }  # fmt: skip
 
 
+class Connections:
+    """
+    How many there are: a request of a killed program that is on its way is still answered.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._open = 0
+
+    @contextlib.contextmanager
+    def begun(self) -> Iterator[None]:
+        with self._changed:
+            self._open += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._open -= 1
+                self._changed.notify_all()
+
+    def wait_until_closed(self) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: not self._open, 30)
+
+
 def _handler(arm: LoopbackArm) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -501,10 +528,11 @@ def _handler(arm: LoopbackArm) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True
 
         def handle(self) -> None:
-            try:
-                super().handle()
-            except OSError:
-                self.close_connection = True  # the other side was killed, which is what a test is about
+            with arm.connections.begun():
+                try:
+                    super().handle()
+                except OSError:
+                    self.close_connection = True  # the other side was killed, which is what a test is about
 
         def respond(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
