@@ -59,6 +59,10 @@ class Script:
     """Its own functions' names, and their parameters, in lower case."""
     tables: tuple[tuple[str, ...], ...]
     """The keys of its hash literals, in their order."""
+    steps: tuple[tuple[str, ...], ...]
+    """The script blocks that it hands to `Step`: what each calls and compares with, in lower case."""
+    bodies: dict[str, str]
+    """The same of each of its functions."""
 
     @property
     def facts(self) -> list[str]:
@@ -69,11 +73,12 @@ class Script:
 def script(path: Path) -> Script:
     root = Parser(Language(tree_sitter_pwsh.language())).parse(path.read_bytes()).root_node
     nodes = list(_walk(root))
-    functions = {}
+    functions, bodies = {}, {}
     for node in nodes:
         if node.type == "function_statement":
             name = next(child for child in node.children if child.type == "function_name")
             declared = [one for one in _walk(node) if one.type == "script_parameter"]
+            bodies[_text(name).lower()] = _words(node)
             functions[_text(name).lower()] = frozenset(
                 _text(next(child for child in one.children if child.type == "variable")).lstrip("$").lower()
                 for one in declared
@@ -92,7 +97,34 @@ def script(path: Path) -> Script:
             for node in nodes
             if node.type == "hash_literal_expression"
         ),
+        tuple(
+            tuple(_words(block) for block in _outermost(node, "script_block_expression"))
+            for node in nodes
+            if node.type == "command" and _command(node).name == "step"
+        ),
+        bodies,
     )
+
+
+def _words(node: Node) -> str:
+    """
+    Commands, operators and .NET methods, in their order.
+    """
+    return " ".join(
+        _text(one).lower()
+        for one in _walk(node)
+        if one.type == "command_name"
+        or (not one.children and re.fullmatch("-[a-z]+", one.type))
+        or (one.type == "member_name" and one.parent is not None and one.parent.type == "invocation_expression")
+    )
+
+
+def _outermost(node: Node, kind: str) -> Iterator[Node]:
+    for child in node.children:
+        if child.type == kind:
+            yield child
+        else:
+            yield from _outermost(child, kind)
 
 
 def _table(entry: Node) -> Node | None:

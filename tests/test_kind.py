@@ -7,6 +7,7 @@ comes only if the machine shows a bootstrap token that the API server takes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import json
@@ -26,9 +27,10 @@ import pytest
 
 from conformance._suite.cluster import Cluster
 from conformance._suite.model import TargetError, UsageError
+from conformance._suite.workload import BASE_IMAGE
 from infra import kind
 from infra.kind import api, state
-from infra.kind.settings import PINNED
+from infra.kind.settings import PINNED, Published
 from infra.simulated import binaries
 from infra.windows import Pace
 from tests import wsman
@@ -43,6 +45,7 @@ pytestmark = pytest.mark.cluster
 
 NODE = "win-model"
 DISCOVERY = wsman.ROOT + r"\discovery.conf"
+OUT_OF_ORDER = "the control plane does not answer: the node was not taken out in order ("
 QUICK = Pace(reach=1.0, pause=0.05)
 
 
@@ -74,7 +77,7 @@ class JoiningModel(wsman.WindowsModel):
 
     def start(self, name: str) -> None:
         if name == "kubelet" and wsman.NODE_CONF[1] in self.files and DISCOVERY in self.files:
-            node = self.services[name]["command"].rpartition("--hostname-override=")[2]
+            node = self.services[name]["command"].rpartition("--hostname-override=")[2].split()[0]
             try:
                 self.engine.kubelet(self.files[DISCOVERY].decode(), node)
             except PermissionError as error:
@@ -116,15 +119,16 @@ class World:
     @property
     def untouched(self) -> bool:
         """
-        Whether nothing is left anywhere.
+        Whether nothing is left anywhere, and the cluster knew nothing of the machine any more when it was deleted.
         """
         left = sorted(path.name for path in state.folder().iterdir())
-        return self.engine.clusters == [] and self.machine.state() == self.before and left in ([], ["lock"])
+        machine = self.machine.state() == self.before
+        return [] == self.engine.clusters == self.engine.left and machine and left in ([], ["lock"])
 
-    def ask(self, method: str, path: str) -> Any:
+    def ask(self, method: str, path: str, body: object = None) -> Any:
         async def ask() -> Any:
             async with await Cluster.connect(self.kubeconfig) as cluster:
-                return (await cluster.request(method, path)).body
+                return (await cluster.request(method, path, body)).body
 
         return asyncio.run(ask())
 
@@ -180,8 +184,8 @@ def world(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         yield world
     engine.fault("")
     engine.kubelet_stopped()
-    for path in (engine.folder / "clusters").iterdir():
-        path.unlink()
+    for path in (*(engine.folder / "clusters").iterdir(), engine.folder / "left", engine.folder / "working"):
+        path.unlink(missing_ok=True)
     for collection in ("/api/v1/nodes", "/apis/apps/v1/namespaces/kube-system/daemonsets"):
         world.ask("DELETE", collection)
     # Pods of nodes that are gone go with nobody's word but this.
@@ -238,10 +242,21 @@ def test_what_was_joined_is_what_was_asked_for(world: World, tmp_path: Path) -> 
         assert slices["endpoints"][0]["addresses"] == [address]
         names = [one["metadata"]["name"] for one in world.ask("GET", api._DAEMON_SETS)["items"]]
         assert names == ["flannel-linux", "flannel-windows", "kube-proxy-windows"]
+        pods = world.ask("GET", "/api/v1/namespaces/kube-system/pods")["items"]
+        there = {one["metadata"]["labels"]["app"]: one["status"] for one in pods if one["spec"].get("nodeName") == NODE}
+        assert there.keys() == {"flannel-windows", "kube-proxy-windows"}
+        for status in there.values():
+            assert [one["status"] for one in status["conditions"] if one["type"] == "Ready"] == ["True"]
+        assert any("its pod is not Ready" in line for line in world.said)  # it was waited for
         # The token was taken once, is gone, and is in no file of ours.
         (token,) = world.machine.tokens
         secrets = world.ask("GET", "/api/v1/namespaces/kube-system/secrets")["items"]
         assert [one for one in secrets if one["type"] == "bootstrap.kubernetes.io/token"] == []
+        # What somebody else runs there has to go, too.
+        pod = {"terminationGracePeriodSeconds": 0, "nodeName": NODE, "containers": [{"name": "c", "image": BASE_IMAGE}]}
+        other = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other"}, "spec": pod}
+        assert world.ask("POST", "/api/v1/namespaces/default/pods", other)["spec"]["nodeName"] == NODE
+        assert wsman.NETWORK in world.machine.hns
         kept = "".join(path.read_text() for path in state.folder().iterdir()) + "\n".join(world.said)
         assert token.partition(".")[2] not in kept
         assert wsman.PASSWORD not in kept
@@ -252,10 +267,15 @@ def test_what_was_joined_is_what_was_asked_for(world: World, tmp_path: Path) -> 
 def test_up_again_finds_all_done_and_other_options_are_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.up()
     ran = len(world.machine.ran)
+    monkeypatch.delattr(Published, "digest")  # what is there is not asked for again
     world.up()
     assert {name for name, _ in world.machine.ran[ran:]} == {"facts", "journal"}
-    with pytest.raises(UsageError, match="had another api_port"):
+    with pytest.raises(UsageError, match="had another --kind-api-port — take"):
         world.up("--kind-api-port", "1")
+    moved = options(*world.arguments)
+    moved.resolve_image = lambda image: f"mirror.example/{image}"
+    with pytest.raises(UsageError, match="had another --registry-prefix or --images-file — take"):
+        kind.up(moved, print)
     monkeypatch.setenv("WINDOWS_PASSWORD", "wrong")
     with pytest.raises(TargetError, match="refuses user"):
         world.up()
@@ -339,22 +359,43 @@ def test_an_archive_with_a_wrong_digest_ends_it(world: World) -> None:
 def test_a_node_that_is_never_ready_is_told_in_its_own_words(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "READY_SECONDS", 0.5)
     world.engine.fault("unready")
-    with pytest.raises(TargetError, match=rf"{NODE} was not Ready within .* it has reported nothing"):
-        world.up()
+
+    def say(line: str) -> None:
+        world.said.append(line)
+        if line.endswith(": network"):
+            world.machine.files[wsman.ROOT + r"\kubelet.log"] = b"I1123 started\nE1123 12:00:00 no sandbox image\n"
+
+    complaint = (
+        rf"{NODE} was not Ready within .* it has reported nothing; on the machine: kubelet\.log: E1123 .*no sand"
+    )
+    with pytest.raises(TargetError, match=complaint):
+        world.up(say=say)
     assert any("is not ready yet" in line for line in world.said)
     assert world.untouched
 
 
 def test_a_token_that_the_api_server_does_not_take_ends_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "TOKEN_LIFE", timedelta(seconds=-1))
-    with pytest.raises(TargetError, match="the API server answers 401"):
-        world.up()
+
+    def say(line: str) -> None:
+        if line.endswith(": join"):
+            world.machine.files[wsman.CONTAINERD + r"\containerd.log"] = b'level=error msg="no shim"\n'
+
+    with pytest.raises(TargetError, match=r"the API server answers 401; on the machine: containerd\.log: .*no shim"):
+        world.up(say=say)
     assert world.untouched
 
 
-def test_an_interruption_inside_the_block_takes_it_down(world: World) -> None:
-    with pytest.raises(KeyboardInterrupt), kind.brought_up(options(*world.arguments), world.said.append):
-        raise KeyboardInterrupt
+def test_an_interruption_inside_the_block_takes_it_down_even_without_its_kubeconfig(world: World) -> None:
+    def interrupted() -> None:
+        with kind.brought_up(options(*world.arguments), world.said.append):
+            state.kubeconfig().unlink()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert any(line.startswith(OUT_OF_ORDER) for line in world.said)
+    (world.engine.folder / "left").unlink()
     assert world.untouched
 
 
@@ -406,9 +447,11 @@ def killed(world: World, at: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", DRIVER, at, *world.arguments], env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
-    world.peer.client, world.peer.kill_at_cut = process.pid, True
+    assert process.pid is not None
+    world.peer.client.put(process.pid)
+    world.peer.kill_at_cut = True
     pause = threading.Event()
-    while at == "kind at work" and not world.engine.clusters and process.poll() is None:
+    while at == "kind at work" and not (world.engine.folder / "working").exists() and process.poll() is None:
         pause.wait(0.02)
     if at == "kind at work":
         process.kill()
@@ -416,14 +459,26 @@ def killed(world: World, at: str) -> None:
     world.machine.cut_at = None
 
 
-POINTS = ["kind at work", ": cluster", ": machine", ": join", "in kubeadm", ": network"]
+POINTS = ["kind at work", ": machine", ": join", "in kubeadm", ": network"]
+
+
+def kind_ended(world: World) -> None:
+    """
+    Wait for the end of a kind that was at work.
+    """
+    working = world.engine.folder / "working"
+    while working.exists():
+        threading.Event().wait(0.02)
+        status = Path(f"/proc/{working.read_text()}/stat")
+        with contextlib.suppress(OSError):
+            if status.read_text().rpartition(")")[2].split()[0] != "Z":
+                continue
+        working.unlink()
 
 
 def prepare_kill(world: World, at: str) -> None:
-    if at.startswith("containers-feature"):
-        world.restarting()
     if at == "kind at work":
-        world.engine.fault("hang")
+        world.engine.fault("late")
     if at == "in kubeadm":
         # In the middle of the join: the model counts its changes, this is the one after the token was written.
         original = world.machine.write
@@ -443,12 +498,13 @@ def test_a_run_killed_at_any_point_leaves_what_down_needs(world: World, at: str)
     world.engine.fault("")
     assert state.path().is_file()
     world.down()
+    kind_ended(world)
     assert world.untouched, world.said
     world.down()
     assert world.said[-1] == "--target kind: nothing is up"
 
 
-@pytest.mark.parametrize("at", ["kind at work", "containers-feature: done", "in kubeadm"])
+@pytest.mark.parametrize("at", ["kind at work", "in kubeadm"])
 def test_up_goes_on_where_a_run_was_killed(world: World, at: str) -> None:
     prepare_kill(world, at)
     killed(world, at)
@@ -461,6 +517,21 @@ def test_up_goes_on_where_a_run_was_killed(world: World, at: str) -> None:
     assert world.untouched
 
 
+def test_without_a_control_plane_the_machine_is_put_back_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "_PATIENCE", 0.2)
+    world.up()
+    assert wsman.NETWORK in world.machine.hns
+    text = state.kubeconfig().read_text()
+    state.kubeconfig().write_text(text.replace(world.engine.facts["url"], "https://127.0.0.1:9"))
+    world.down()
+    assert any(line.startswith(OUT_OF_ORDER) for line in world.said)
+    assert f"nodes/{NODE}" in world.engine.left  # indeed
+    (world.engine.folder / "left").unlink()
+    assert world.untouched
+
+
 def test_a_machine_that_cannot_be_reached_keeps_its_state_for_a_later_down(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -470,10 +541,14 @@ def test_a_machine_that_cannot_be_reached_keeps_its_state_for_a_later_down(
         world.down()
     monkeypatch.setenv("WINDOWS_PASSWORD", wsman.PASSWORD)
     world.peer.refusing = 1_000_000
+    world.engine.kubelet_stopped()  # nobody ends its pods
+    monkeypatch.setattr(api, "LEAVE_SECONDS", 0.2)
     with pytest.raises(TargetError, match=r"not all is undone \(machine\): .*cannot be reached.*run `down` again"):
         world.down()
+    assert any(line.startswith("not all pods on it ended within") for line in world.said)
     assert world.engine.clusters == []
     assert state.path().is_file()
     world.peer.refusing = 0
+    (world.engine.folder / "left").unlink()
     world.down()
     assert world.untouched

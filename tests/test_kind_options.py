@@ -5,7 +5,6 @@ What `--target kind` refuses before anything is made, what it would make, and th
 from __future__ import annotations
 
 import argparse
-import base64
 import getpass
 import gzip
 import hashlib
@@ -22,12 +21,13 @@ import yaml
 from filelock import FileLock
 
 from conformance._suite.model import TargetError, UsageError
-from conformance._suite.workload import BASE_IMAGE, COMMAND_LINE_LIMIT, pack
+from conformance._suite.workload import BASE_IMAGE, pack
 from infra import kind
 from infra.kind import api, state
 from infra.kind.settings import PINNED, Published, load_versions, read
+from infra.windows import Artifact, Plan
+from infra.windows.machine import ROOT as ROOT_THERE
 from tests.conftest import ROOT
-from tests.powershell import COMMANDS, COMMON_PARAMETERS, SINCE_POWERSHELL_7, script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 DIGEST = "ab" * 32
 GOOD = ("--kind-api-address", "192.0.2.10", "--windows-host", "192.0.2.20")
 SCRIPTS = sorted(api.MANIFESTS.glob("*.ps1"))
-HNS = {"get-hnspolicylist", "remove-hnspolicylist", "get-hnsnetwork", "remove-hnsnetwork"}
-"""Of the module HostNetworkingService, which comes with the feature Containers and is in no list here."""
 
 
 def options(*given: str) -> argparse.Namespace:
@@ -103,6 +101,7 @@ def test_a_dry_run_tells_everything_and_needs_no_password(monkeypatch: pytest.Mo
         assert part in told
     assert all(file.url in told for file in versions.files.values())
     assert f"mirror.example/{versions.images['node']}" in told
+    assert told.splitlines()[-1].startswith("Nothing was checked: ")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -241,14 +240,6 @@ def test_what_runs_on_windows_is_host_process_and_gets_its_files_with_digests() 
         assert [value for value in values if value.startswith(f"{DIGEST} https://")]
 
 
-def test_flannel_takes_its_network_away_when_its_pod_ends() -> None:
-    (flannel,) = (one for one in manifests() if one["metadata"]["name"] == "flannel-windows")
-    command = flannel["spec"]["template"]["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
-    assert base64.b64decode(command[-1]).decode("utf-16-le") == (api.MANIFESTS / "leave.ps1").read_text()
-    assert command[-2] == "-EncodedCommand"
-    assert len(" ".join(command)) < COMMAND_LINE_LIMIT
-
-
 def test_the_overlay_is_the_one_that_windows_demands() -> None:
     (config,) = (one for one in manifests() if one["kind"] == "ConfigMap")
     assert json.loads(config["data"]["net-conf.json"])["Backend"] == {"Type": "vxlan", "VNI": 4096, "Port": 4789}
@@ -256,18 +247,21 @@ def test_the_overlay_is_the_one_that_windows_demands() -> None:
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_the_scripts_are_windows_powershell_5_1(path: Path) -> None:
-    assert not script(path).broken
-    assert script(path).kinds & SINCE_POWERSHELL_7 == set()
-    assert path.read_bytes().isascii()
+def test_the_scripts_fit_into_an_environment_variable(path: Path) -> None:
     assert len(pack(path.read_bytes())) < 8 * 1024
-    if COMMANDS.exists():
-        listed = json.loads(COMMANDS.read_text(encoding="utf-8"))["commands"]
-        known = {name.lower(): {one.lower() for one in entry["parameters"]} for name, entry in listed.items()}
-        known.update({name: set(parameters) for name, parameters in script(path).functions.items()})
-        for command in script(path).commands:
-            if command.name and not command.name.endswith(".exe") and command.name not in HNS:
-                assert set(command.parameters) - COMMON_PARAMETERS <= known[command.name], command.name
+
+
+def test_the_network_keeps_to_the_folders_of_the_program() -> None:
+    text = (api.MANIFESTS / "flannel.ps1").read_text(encoding="ascii")
+    plan = Plan(*(3 * (Artifact("https://x/y", DIGEST),)))
+    assert plan.cni_bin.startswith(ROOT_THERE)
+    assert f"$plugins = '{plan.cni_bin}'" in text
+    assert f"$configuration = '{plan.cni_conf}\\10-flannel.conf'" in text
+    assert "dataDir = $leases" in text
+    for path in SCRIPTS:
+        places = re.findall(r"'(C:[^']*)'", path.read_text(encoding="ascii"))
+        assert places
+        assert all(place.startswith(ROOT_THERE + "\\") for place in places)
 
 
 # -- the state file
@@ -300,6 +294,11 @@ def test_where_nothing_is_up_down_says_so(cache: Path) -> None:
         (lambda _: "[]", "is cut or damaged"),
         (lambda text: text.replace('"begun"', '"begin"'), "is cut or damaged"),
         (lambda text: text.replace("cluster", "flying"), "is cut or damaged"),
+        (lambda text: text.replace("5986", '"5986"'), "is cut or damaged"),
+        (lambda text: text.replace("ntlm", "kerberos"), "is cut or damaged"),
+        (lambda text: text.replace('"verify": true', '"verify": 1'), "is cut or damaged"),
+        (lambda text: text.replace('"node": ""', '"node": 7'), "is cut or damaged"),
+        (lambda text: text.replace('"192.0.2.20"', "7"), "is cut or damaged"),
         (lambda text: text.replace('"version": 1', '"version": 2'), "is of version 2, this program knows 1"),
     ],
 )

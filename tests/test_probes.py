@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 BOOTSTRAP = ROOT / "workloads" / "bootstrap.ps1"
 PROBES = sorted((ROOT / "workloads").glob("*/probe.ps1"))
 STEPS = sorted((ROOT / "infra" / "windows" / "scripts").glob("*.ps1"))
+NETWORK = sorted((ROOT / "infra" / "kind" / "manifests").glob("*.ps1"))
+HNS = {"get-hnsnetwork", "get-hnsendpoint", "get-hnspolicylist", "remove-hnsnetwork", "remove-hnspolicylist"}
+"""Of the module HostNetworkingService, which comes with the feature Containers and is in no list; used without any
+parameters."""
 
 PACKED_LIMIT = 8 * 1024
 """A quarter of what an environment variable holds."""
@@ -38,7 +42,7 @@ def twin(probe: Path) -> Any:
 
 
 every_script = pytest.mark.parametrize(
-    "path", [*PROBES, BOOTSTRAP, *STEPS], ids=lambda path: str(path.relative_to(ROOT))
+    "path", [*PROBES, BOOTSTRAP, *STEPS, *NETWORK], ids=lambda path: str(path.relative_to(ROOT))
 )
 every_probe = pytest.mark.parametrize("probe", PROBES, ids=lambda path: path.parent.name)
 
@@ -46,6 +50,7 @@ every_probe = pytest.mark.parametrize("probe", PROBES, ids=lambda path: path.par
 def test_there_are_probes() -> None:
     assert PROBES
     assert STEPS
+    assert NETWORK
 
 
 @every_script
@@ -66,6 +71,7 @@ def test_it_calls_only_what_windows_powershell_5_1_has(path: Path) -> None:
         pytest.skip("the list of Windows PowerShell 5.1's commands is not here (POWERSHELL_COMMANDS names it)")
     listed = json.loads(COMMANDS.read_text(encoding="utf-8"))["commands"]
     known = {name.lower(): {one.lower() for one in entry["parameters"]} for name, entry in listed.items()}
+    known.update({name: set() for name in HNS})
     # The prelude is sent ahead of each step.
     for one in (path, *(step for step in STEPS if step.name == "prelude.ps1" and path in STEPS)):
         known.update({name: set(parameters) for name, parameters in script(one).functions.items()})
@@ -74,6 +80,24 @@ def test_it_calls_only_what_windows_powershell_5_1_has(path: Path) -> None:
         if command.name and not command.name.endswith(".exe"):
             assert command.name in known
             assert set(command.parameters) - known[command.name] - COMMON_PARAMETERS == set(), command.name
+
+
+@pytest.mark.parametrize("path", NETWORK, ids=lambda path: path.stem)
+def test_what_it_downloads_has_its_digest_checked_before_it_gets_its_name(path: Path) -> None:
+    names = [command.name for command in script(path).commands]
+    # Fetched aside, looked at, compared, moved: nothing else, and nothing in between.
+    for at in (number for number, name in enumerate(names) if name == "invoke-webrequest"):
+        assert names[at : at + 3] == ["invoke-webrequest", "get-filehash", "move-item"]
+    text = path.read_text(encoding="ascii")
+    checked = re.findall(
+        r"""-OutFile "\$path\.part"
+ *\$found = \(Get-FileHash -Path "\$path\.part" -Algorithm SHA256\)\.Hash
+ *if \(\$found -ne \$digest\) \{ throw [^}]*\}
+ *Move-Item -Force -Path "\$path\.part" -Destination \$path
+""",
+        text,
+    )
+    assert len(checked) == names.count("invoke-webrequest") == text.count("-OutFile") == 1
 
 
 @every_probe

@@ -18,6 +18,8 @@ import io
 import ipaddress
 import json
 import os
+import queue
+import re
 import signal
 import ssl
 import tarfile
@@ -35,7 +37,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from infra.windows import Address, Artifact, Machine, Pace, Plan
-from infra.windows.connection import COMMAND_LIMIT, SCRIPTS, script_text
+from infra.windows.connection import SCRIPTS, script_text
 
 if TYPE_CHECKING:
     import socket
@@ -50,6 +52,9 @@ ROOT = r"C:\ProgramData\hostprocess-conformance"
 JOURNAL = ROOT + r"\journal.json"
 NODE_CONF = (r"C:\etc\kubernetes\kubelet.conf", r"C:\etc\kubernetes\bootstrap-kubelet.conf")
 RULE = "hostprocess-conformance-kubelet"
+NETWORK = "flannel.4096"
+MACHINE_PATH = r"C:\Windows\system32;C:\Program Files\containerd"
+COMMAND_LIMIT = 8191  # of cmd itself: not asked of the code that must keep to it
 
 
 class Failed(Exception):  # noqa: N818 - what a script throws
@@ -82,6 +87,13 @@ class WindowsModel:
     files: dict[str, bytes] = field(default_factory=dict)
     folders: set[str] = field(default_factory=lambda: {"C:", r"C:\ProgramData", r"C:\Program Files", r"C:\Windows"})
     rules: set[str] = field(default_factory=set)
+    hns: set[str] = field(default_factory=lambda: {"nat"})
+    """Networks of the Host Networking Service."""
+    policies: dict[str, str] = field(default_factory=lambda: {"mine": "nat"})
+    """Its policy lists, and the network of each."""
+    owner: str = "S-1-5-32-544"
+    """Who owns the program's folder."""
+    address: str = "192.0.2.20"
     web: dict[str, bytes] = field(default_factory=dict)
     """What the machine can download."""
     token: str = TOKEN
@@ -107,9 +119,8 @@ class WindowsModel:
         """
         All that restoring must bring back.
         """
-        return copy.deepcopy(
-            {name: getattr(self, name) for name in ("feature", "services", "files", "folders", "rules", "restart_key")}
-        )
+        names = ("feature", "services", "files", "folders", "rules", "restart_key", "hns", "policies")
+        return copy.deepcopy({name: getattr(self, name) for name in names})
 
     def change(self, what: str) -> None:
         """
@@ -187,7 +198,7 @@ class WindowsModel:
 
     def service(self, name: str) -> dict[str, Any] | None:
         found = self.services.get(name)
-        return {key: found[key] for key in ("command", "start", "running")} if found else None
+        return {key: found.get(key) for key in ("command", "start", "running", "environment")} if found else None
 
     def start(self, name: str) -> None:
         service = self.services[name]
@@ -206,9 +217,21 @@ class WindowsModel:
             self.files[CONTAINERD + r"\containerd.log"] = b"level=info msg=started"
         if name == "kubelet" and r"C:\var\lib\kubelet\config.yaml" in self.files:
             made = (r"C:\var\lib\kubelet\pods\uid", r"C:\var\log\pods\ns_pod_uid", r"C:\var\log\containers")
+            self.run_network()
         for folder in made:
             parts = folder.split("\\")
             self.folders |= {"\\".join(parts[:length]) for length in range(1, len(parts) + 1)}
+
+    def run_network(self) -> None:
+        """
+        What the pods of the network make on a node: HNS keeps it when they and their control plane are gone.
+        """
+        self.hns.add(NETWORK)
+        self.policies["kube-proxy"] = NETWORK
+        for folder in (r"\network", r"\cni\bin", r"\cni\net.d", r"\cni\networks\flannel.4096"):
+            parts = (ROOT + folder).split("\\")
+            self.folders |= {"\\".join(parts[:length]) for length in range(1, len(parts) + 1)}
+        self.files[ROOT + r"\network\flanneld.exe"] = self.files[ROOT + r"\cni\net.d\10-flannel.conf"] = b""
 
     def stop(self, name: str) -> None:
         for other, service in self.services.items():
@@ -230,9 +253,11 @@ class WindowsModel:
         if name not in self.services:
             self.change("service")
             made = {"command": wanted["command"], "start": "Manual", "running": False, "needs": list(needs)}
-            self.services[name] = made
+            self.services[name] = {**made, "environment": None}
         self.change("service")
         self.services[name].update(command=wanted["command"], start=wanted["start"])
+        self.change("environment")
+        self.services[name]["environment"] = wanted.get("environment")
         if wanted["running"]:
             self.start(name)
 
@@ -270,9 +295,11 @@ Given = dict[str, Any]
 @dataclass(frozen=True)
 class Step:
     """
-    The twin of a script that calls Step: the same four parts.
+    The twin of a script that calls Step: the same four parts; and what the script calls and compares with in each, as
+    tests/powershell.py tells it.
     """
 
+    calls: tuple[str, str, str, str]
     look: Callable[[WindowsModel, Given], Given]
     wanted: Callable[[WindowsModel, Given, Given], bool]
     change: Callable[[WindowsModel, Given, Given], None]
@@ -327,7 +354,18 @@ def _look_at_containerd(machine: WindowsModel, _: Given) -> Given:
     }
 
 
-def _change_containerd(machine: WindowsModel, given: Given, _: Given) -> None:
+def _wants_containerd(_: WindowsModel, given: Given, now: Given) -> bool:
+    service = now["service"] or {}
+    return (
+        now["archive"] == given["sha256"]
+        and now["config"] == given["config"]
+        and {**service, "environment": None}
+        == {"command": CONTAINERD_COMMAND, "start": "Auto", "running": True, "environment": None}
+        and any(one.startswith(rf"PATH={CONTAINERD}\bin;") for one in service.get("environment") or ())
+    )
+
+
+def _change_containerd(machine: WindowsModel, given: Given, now: Given) -> None:
     archive = f"{ROOT}\\{given['archive']}"
     if machine.digest(archive) != given["sha256"]:
         raise Failed(f"{archive} is not what it was: nothing was replaced")
@@ -345,7 +383,10 @@ def _change_containerd(machine: WindowsModel, given: Given, _: Given) -> None:
         raise Failed(f"there is no bin/containerd.exe in {archive}")
     machine.write(CONTAINERD + r"\config.toml", given["config"].encode())
     machine.write(CONTAINERD + r"\unpacked", given["sha256"].encode())
-    machine.set_service("containerd", {"command": CONTAINERD_COMMAND, "start": "Auto", "running": True})
+    environment = [one for one in (now["service"] or {}).get("environment") or () if not one.startswith("PATH=")]
+    environment.append(rf"PATH={CONTAINERD}\bin;{MACHINE_PATH}")
+    wanted = {"command": CONTAINERD_COMMAND, "start": "Auto", "running": True, "environment": environment}
+    machine.set_service("containerd", wanted)
 
 
 def _put_containerd_back(machine: WindowsModel, before: Given) -> None:
@@ -366,7 +407,9 @@ def _put_feature_back(machine: WindowsModel, _: Given) -> None:
         machine.feature = "DisablePending"
 
 
-def _facts(machine: WindowsModel, _: str, __: Given, ___: list[bytes]) -> Given:
+def _facts(machine: WindowsModel, _: str, given: Given, __: list[bytes]) -> Given:
+    emptied = (r"C:\etc\kubernetes\manifests", r"C:\etc\kubernetes\pki", r"C:\var\lib\kubelet")
+    there = {*machine.files, *machine.folders}
     return {
         "build": machine.build,
         "ubr": 2700,
@@ -379,6 +422,8 @@ def _facts(machine: WindowsModel, _: str, __: Given, ___: list[bytes]) -> Given:
         "containerd": machine.service("containerd"),
         "kubelet": machine.service("kubelet"),
         "joined": NODE_CONF[0] in machine.files,
+        "occupied": [folder for folder in emptied if any(one.startswith(folder + "\\") for one in there)],
+        "address": machine.address if given.get("server") else None,
     }
 
 
@@ -513,7 +558,29 @@ def _put_join_back(machine: WindowsModel, before: Given) -> None:
     machine.set_service("kubelet", before["service"])
 
 
+def _put_network_back(machine: WindowsModel, _: Given) -> None:
+    for name in [name for name, network in machine.policies.items() if network == NETWORK]:
+        machine.change("policy")
+        del machine.policies[name]
+    if NETWORK in machine.hns:
+        machine.change("network")
+        machine.hns.remove(NETWORK)
+
+
+def _logs(machine: WindowsModel, _: str, __: Given, ___: list[bytes]) -> Given:
+    def last(name: str) -> list[str]:
+        lines = (machine.text(f"{ROOT}\\{name}") or "").splitlines()
+        return [line for line in lines if re.match(r"[EF]\d{4} ", line) or re.search("level=(error|fatal)", line)][-2:]
+
+    return {"kubelet": last("kubelet.log"), "containerd": last(r"containerd\containerd.log")}
+
+
 def _journal(machine: WindowsModel, task: str, _: Given, __: list[bytes]) -> Given:
+    if machine.exists(ROOT) and machine.owner not in {"S-1-5-18", "S-1-5-32-544"}:
+        raise Failed(
+            f"the folder {ROOT} belongs to {machine.owner}, and not to SYSTEM or the administrators",
+            "somebody else has put it there: look into it, and remove it",
+        )
     entries = machine.read_journal()
     changed = False
     if task == "apply" and JOURNAL not in machine.files:
@@ -559,37 +626,104 @@ def _change_kubelet(machine: WindowsModel, given: Given, _: Given) -> None:
 
 STEPS = {
     "containerd": Step(
-        _look_at_containerd,
-        lambda _, given, now: (
-            now["archive"] == given["sha256"]
-            and now["config"] == given["config"]
-            and now["service"] == {"command": CONTAINERD_COMMAND, "start": "Auto", "running": True}
+        (
+            "get-settledservice exists readalltext exists readalltext get-version get-digest get-digest combine",
+            "-eq -and -eq -and -eq -and -eq -and -and -like",
+            (
+                "combine get-digest -ne get-servicestate stop-service stop-shim remove-file remove-folder "
+                "createdirectory invoke-program -not exists writealltext writealltext where-object -and -notlike "
+                "getenvironmentvariable set-servicestate"
+            ),
+            (
+                "combine get-servicestate -eq -and invoke-program -split invoke-program stop-service stop-shim "
+                "set-servicestate remove-folder"
+            ),
         ),
+        _look_at_containerd,
+        _wants_containerd,
         _change_containerd,
         _put_containerd_back,
     ),
     "containers-feature": Step(
+        (
+            "get-windowsoptionalfeature -replace",
+            "-eq",
+            "enable-windowsoptionalfeature",
+            "get-windowsoptionalfeature -ne disable-windowsoptionalfeature",
+        ),
         lambda machine, _: {"feature": machine.feature},
         lambda _, __, now: now["feature"] == "Enabled",
         _change_feature,
         _put_feature_back,
     ),
-    "firewall": Step(_look_at_firewall, lambda _, __, now: now["rule"], _change_firewall, _put_firewall_back),
+    "firewall": Step(
+        (
+            "get-netfirewallrule",
+            "",
+            "new-netfirewallrule",
+            "remove-netfirewallrule",
+        ),
+        _look_at_firewall,
+        lambda _, __, now: now["rule"],
+        _change_firewall,
+        _put_firewall_back,
+    ),
     "folders": Step(
+        (
+            "foreach-object exists",
+            "-not where-object -not exists",
+            "createdirectory",
+            "-ge -not remove-folder",
+        ),
         _look_at_folders,
         lambda machine, given, _: all(machine.exists(path) for path in given["make"]),
         _change_folders,
         _put_folders_back,
     ),
-    "join": Step(_look_at_join, _joined, _change_join, _put_join_back),
+    "join": Step(
+        (
+            "get-servicestate exists exists -or exists",
+            "-and -not -and -eq -and",
+            (
+                "-and -not -and -eq start-service -or reset-node set-servicestate writealltext invoke-program "
+                "remove-file start-service"
+            ),
+            "remove-file get-servicestate stop-service reset-node set-servicestate",
+        ),
+        _look_at_join,
+        _joined,
+        _change_join,
+        _put_join_back,
+    ),
+    "network": Step(
+        (
+            "get-hnsnetwork where-object -eq",
+            "read-journal where-object -eq",
+            "",
+            (
+                "get-hnsendpoint where-object -eq foreach-object get-hnspolicylist where-object -replace "
+                "where-object -contains remove-hnspolicylist get-hnsnetwork where-object -eq remove-hnsnetwork"
+            ),
+        ),
+        lambda machine, _: {"network": NETWORK in machine.hns},
+        lambda machine, _, __: any(one["step"] == "network" for one in machine.read_journal()),
+        lambda *_: None,
+        _put_network_back,
+    ),
     "kubelet-service": Step(
+        (
+            "get-servicestate",
+            "-and startswith",
+            "set-servicestate",
+            "set-servicestate",
+        ),
         lambda machine, _: {"service": machine.service("kubelet")},
         _wants_kubelet,
         _change_kubelet,
         lambda machine, before: machine.set_service("kubelet", before["service"]),
     ),
 }
-OTHERS = {"facts": _facts, "file": _file, "journal": _journal, "reboot": _reboot}
+OTHERS = {"facts": _facts, "file": _file, "logs": _logs, "journal": _journal, "reboot": _reboot}
 
 
 def run_script(machine: WindowsModel, stdin: bytes) -> tuple[bytes, bytes, int]:
@@ -679,7 +813,7 @@ class Peer:
         """Whether the client is killed where a script is cut."""
         self.kill_after_script: int | None = None
         """The number of the script after which the client is killed."""
-        self.client: int | None = None
+        self.client = queue.SimpleQueue[int]()
         """The process to kill."""
         self.requests = 0
         self.actions: Counter[str] = Counter()
@@ -756,8 +890,7 @@ class Peer:
         return envelope_of(f"<a:RelatesTo>{relates}</a:RelatesTo>", body)
 
     def _kill(self) -> None:
-        assert self.client is not None
-        os.kill(self.client, signal.SIGKILL)
+        os.kill(self.client.get(timeout=60), signal.SIGKILL)
         raise Dropped
 
     def _restart(self) -> None:
@@ -790,7 +923,7 @@ class Peer:
         command = Command(f"{found['Command'].text} {arguments or ''}".strip())
         self.lines.append(command.line)
         name, _, encoded = command.line.rpartition(" -EncodedCommand ")
-        if len(command.line) > COMMAND_LIMIT:
+        if len(f"cmd /c {command.line}") > COMMAND_LIMIT:
             command.output = (b"", b"The command line is too long.\r\n", 1)
         elif not name.startswith("powershell.exe -NoProfile -NonInteractive"):
             program = command.line.split()[0]

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from conformance._suite.files import cache_directory
 from conformance._suite.model import SuiteError, TargetError, UsageError
 from infra.kind import api, control_plane, settings
-from infra.kind.settings import Settings, Versions, load_versions
+from infra.kind.settings import PASSWORD, Settings, Versions, load_versions
 from infra.kind.state import STEPS, State, folder, kubeconfig, load
 from infra.target import Target
 
@@ -37,10 +37,14 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 DEFAULT_NAME = "hostprocess-conformance"
-PASSWORD = "WINDOWS_PASSWORD"
 PACE: Pace | None = None
 """How long the Windows machine may take; None for its own limits."""
 _LOCK_SECONDS = 5.0
+_NEEDED = {
+    "machine": ("containerd", "kubelet", "kubeadm", "kube-log-runner"),
+    "network": ("kube-proxy", "flanneld", "cni-plugins", "windows-cni"),
+}
+"""The files of ``versions.toml`` that each step brings."""
 
 
 def add_options(group: argparse._ArgumentGroup) -> None:
@@ -102,7 +106,7 @@ def describe(options: argparse.Namespace) -> str:
     """
     versions = load_versions(options.kind_versions)
     wanted = settings.read(options, versions)
-    resolve = _resolve(options)
+    resolve = settings.resolver(options)
     files = {name: file.url for name, file in versions.files.items()} | {"containerd": wanted.containerd}
     digests = {name: file.sha256 or f"as {file.digest_from} tells" for name, file in versions.files.items()}
     digests["containerd"] = wanted.containerd_sha256 or digests["containerd"]
@@ -118,6 +122,7 @@ def describe(options: argparse.Namespace) -> str:
         "images:",
         *(f"     {resolve(image)}" for image in settings.images(versions)),
         f"state and kubeconfig: {cache_directory() / 'kind'}; `down` undoes the steps in reverse",
+        "Nothing was checked: kind, the machine and the network are only looked at by a real run",
     ]
     return "\n".join(lines)
 
@@ -177,17 +182,15 @@ def _up(options: argparse.Namespace, say: Say) -> tuple[Target, str]:
                 f"take another --kind-name, or remove it: kind delete cluster --name {wanted.name}",
             )
         machine = _machine(wanted, password, say)
-        facts = (
-            machine.facts()
-        )  # the password, the certificate, whether it is a Windows Server: before anything is made
+        # The password, the certificate, whether it can be a node: before anything is made.
+        facts = machine.facts()
         state.node = str(facts["hostName"]).lower()
-        digests = {name: file.digest() for name, file in versions.files.items() if name != "containerd"}
-        digests["containerd"] = wanted.containerd_sha256 or versions.files["containerd"].digest()
+        digests = _digests(state, versions)
         standing = set(state.done) == set(STEPS)
         if state.begun:
             say(f"going on from an earlier run: {', '.join(state.done) or 'nothing'} done")
         try:
-            _climb(state, machine, versions, digests, _resolve(options), say=say)
+            _climb(state, machine, versions, digests, settings.resolver(options), say=say)
         except BaseException as error:
             # A cluster that was complete is the user's; what this run, or a killed one, had only begun is not.
             if not standing:
@@ -216,8 +219,7 @@ def _climb(
 
     def cluster() -> None:
         say(f"kind makes the cluster {wanted.name}: 1 to 5 minutes")
-        if control_plane.exists(wanted.name):  # a killed run's, half-made
-            control_plane.delete(wanted, kubeconfig())
+        control_plane.delete(wanted, kubeconfig())  # what a killed run had made
         control_plane.create(wanted, control_plane.configuration(wanted, versions, resolve), kubeconfig())
         _ask(api.answers)
 
@@ -226,16 +228,18 @@ def _climb(
 
     def join() -> None:
         token = _ask(api.make_token)
-        try:
-            machine.join(control_plane.discovery(wanted, kubeconfig()), token, state.node)
-        finally:
-            _ask(api.remove_tokens)
-        _ask(lambda cluster: api.joined(cluster, state.node))
+        with _explained(machine):
+            try:
+                machine.join(control_plane.discovery(wanted, kubeconfig()), token, state.node)
+            finally:
+                _ask(api.remove_tokens)
+            _ask(lambda cluster: api.joined(cluster, state.node))
 
     def network() -> None:
         objects = api.documents(wanted, versions, digests, resolve)
         _ask(lambda cluster: api.put_network(cluster, wanted, objects))
-        _ask(lambda cluster: api.ready(cluster, state.node, say))
+        with _explained(machine):
+            _ask(lambda cluster: api.ready(cluster, state.node, say))
 
     for number, (step, take) in enumerate(zip(STEPS, (cluster, prepare, join, network), strict=True), 1):
         if step in state.done:
@@ -247,6 +251,17 @@ def _climb(
     if not _ask(lambda cluster: api.is_ready(cluster, state.node)):
         _ask(lambda cluster: api.ready(cluster, state.node, say))
     say(f"{state.node} is Ready; the kubeconfig is {kubeconfig()}")
+
+
+def _digests(state: State, versions: Versions) -> dict[str, str]:
+    """
+    The digests of the files that the steps still need, asked for before anything is made.
+    """
+    names = [name for step, names in _NEEDED.items() if step not in state.done for name in names]
+    digests = {name: versions.files[name].digest() for name in names if name != "containerd"}
+    if "containerd" in names:
+        digests["containerd"] = state.settings.containerd_sha256 or versions.files["containerd"].digest()
+    return digests
 
 
 def _plan(wanted: Settings, versions: Versions, digests: Mapping[str, str], resolve: Callable[[str], str]) -> Plan:
@@ -265,6 +280,22 @@ def _plan(wanted: Settings, versions: Versions, digests: Mapping[str, str], reso
     )
 
 
+@contextlib.contextmanager
+def _explained(machine: Machine) -> Iterator[None]:
+    """
+    Add what the machine has logged to a TargetError: its logs go as the machine is put back.
+    """
+    try:
+        yield
+    except TargetError as error:
+        words = ""
+        with contextlib.suppress(SuiteError):
+            words = machine.last_errors()
+        if not words:
+            raise
+        raise TargetError(f"{Exception.__str__(error)}; on the machine: {words}", error.hint) from error
+
+
 # -- down
 
 
@@ -276,12 +307,15 @@ def _undo(state: State, password: str, say: Say) -> None:
     wanted = state.settings
 
     def take_out() -> None:
-        # A control plane that is gone has no node to take out, and what is left of it goes anyway.
-        with contextlib.suppress(TargetError):
+        say(f"taking the node {state.node} out of the cluster")
+        try:
             _ask(api.answers)
             _ask(api.remove_tokens)
-            say(f"taking the node {state.node} out of the cluster")
-            _ask(lambda cluster: api.leave(cluster, state.node))
+            if not _ask(lambda cluster: api.leave(cluster, state.node)):
+                say(f"not all pods on it ended within {api.LEAVE_SECONDS:.0f} s: they end with the machine's kubelet")
+        except TargetError as error:
+            # The node and the token go with the cluster, and the machine's journal knows all that is on the machine.
+            say(f"the control plane does not answer: the node was not taken out in order ({Exception.__str__(error)})")
 
     def put_back() -> None:
         say(f"putting {wanted.host} back as it was")
@@ -318,10 +352,12 @@ def _require_same(kept: Settings, wanted: Settings) -> None:
     """
     before, now = asdict(kept), asdict(wanted)
     differing = [name for name in before if before[name] != now[name]]
+    if "versions_sha256" in differing:  # what comes of it is no difference of its own
+        differing = [name for name in differing if name not in {"containerd", "containerd_sha256", "images"}]
     if differing:
         raise UsageError(
             f"an earlier run (cluster {kept.name}, machine {kept.host}) is not undone, and it had another "
-            f"{', '.join(differing)}",
+            f"{', '.join(settings.OPTIONS[name] for name in differing)}",
             "take it away with `down` first, or repeat its options to go on",
         )
 
@@ -349,11 +385,6 @@ def _password(wanted: Settings) -> str:
             f"the password of {wanted.user} at {wanted.host} is missing", f"set {PASSWORD}, or run this in a terminal"
         )
     return given
-
-
-def _resolve(options: argparse.Namespace) -> Callable[[str], str]:
-    resolve: Callable[[str], str] | None = getattr(options, "resolve_image", None)
-    return resolve or (lambda image: image)
 
 
 def _ask(question: Callable[[Cluster], Awaitable[Value]]) -> Value:

@@ -4,11 +4,10 @@ What is asked of the API server: a bootstrap token, the manifests, and whether t
 
 from __future__ import annotations
 
-import base64
 import re
 import secrets
 import string
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,7 +122,6 @@ def documents(
         "podNetwork": POD_NETWORK,
         "serviceNetwork": SERVICE_NETWORK,
         "command": list(bootstrap_command()),
-        "leave": [*bootstrap_command()[:-1], _encoded(MANIFESTS / "leave.ps1")],
         "image.windows": resolve(BASE_IMAGE),
     }
     values.update({f"image.{name}": resolve(image) for name, image in versions.images.items()})
@@ -132,13 +130,6 @@ def documents(
     for path in sorted(MANIFESTS.glob("*.yaml")):
         for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
             yield _filled(document, values)
-
-
-def _encoded(script: Path) -> str:
-    """
-    A script that is short enough for a command line, as powershell.exe takes it there.
-    """
-    return base64.b64encode(script.read_text(encoding="ascii").encode("utf-16-le")).decode()
 
 
 def _filled(value: Any, values: Mapping[str, Any]) -> Any:
@@ -188,13 +179,14 @@ async def joined(cluster: Cluster, name: str) -> None:
     except TryAgainError:
         raise TargetError(
             f"kubeadm joined the machine, and no node {name} came within {JOIN_SECONDS:.0f} s",
-            r"the kubelet's log on the machine says why (C:\var\log\kubelet)",
+            "the kubelet's last errors, if it had any, are in this message",
         ) from None
 
 
 async def ready(cluster: Cluster, name: str, say: Callable[[str], None]) -> None:
     """
-    Wait until the node is Ready, and tell what keeps it from that. Raises TargetError with the node's own words.
+    Wait until the node and its network are Ready, and tell what keeps them from that. Raises TargetError with their own
+    words.
     """
     said = ""
 
@@ -224,14 +216,14 @@ async def is_ready(cluster: Cluster, name: str) -> bool:
     return not await _unready(cluster, name)
 
 
-async def leave(cluster: Cluster, name: str) -> None:
+async def leave(cluster: Cluster, name: str) -> bool:
     """
-    Take what runs on the node away from it, and then the node. What does not end in time ends with its machine.
+    Take what runs on the node away from it, and then the node. Returns whether all of it ended in time.
     """
     for daemon_set in _WINDOWS:
         await cluster.request("DELETE", f"{_DAEMON_SETS}/{daemon_set}", seconds=_PATIENCE)
     if not name or await _node(cluster, name) is None:
-        return
+        return True
     here = {"fieldSelector": f"spec.nodeName={name}"}
     cordon = {"spec": {"unschedulable": True}}
     await cluster.request(
@@ -247,9 +239,13 @@ async def leave(cluster: Cluster, name: str) -> None:
         if pods["items"]:
             raise TryAgainError(name)
 
-    with suppress(TryAgainError):
+    try:
         await persistently(empty, LEAVE_SECONDS)
+        ended = True
+    except TryAgainError:
+        ended = False
     await cluster.request("DELETE", f"/api/v1/nodes/{name}")
+    return ended
 
 
 async def _node(cluster: Cluster, name: str) -> dict[str, Any] | None:
@@ -262,22 +258,31 @@ async def _node(cluster: Cluster, name: str) -> dict[str, Any] | None:
     return node
 
 
+def _is_ready(pod: dict[str, Any]) -> bool:
+    conditions = pod.get("status", {}).get("conditions", ())
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
 async def _unready(cluster: Cluster, name: str) -> str:
     """
-    Why the node is not Ready, in its own words and those of the containers that make its network; empty when it is.
+    Why the node, or a pod that makes its network, is not Ready, in its own words and those of the containers; empty
+    when all are.
     """
     node = await _node(cluster, name)
     if node is None:
         return "it has not registered"
     conditions = {one["type"]: one for one in node["status"].get("conditions", ())}
     state = conditions.get("Ready", {"status": "Unknown", "reason": "none", "message": "it has reported nothing"})
-    if state["status"] == "True":
-        return ""
-    reasons = [f"{state.get('reason')}: {state.get('message')}"]
-    pods = await cluster.must("GET", f"{_SYSTEM}/pods", query={"fieldSelector": f"spec.nodeName={name}"})
+    reasons = [] if state["status"] == "True" else [f"{state.get('reason')}: {state.get('message')}"]
+    here = {"fieldSelector": f"spec.nodeName={name}", "labelSelector": f"app in ({','.join(_WINDOWS)})"}
+    pods = await cluster.must("GET", f"{_SYSTEM}/pods", query=here)
     for pod in pods["items"]:
         for container in pod.get("status", {}).get("containerStatuses", ()):
             waiting = container["state"].get("waiting") or container["state"].get("terminated") or {}
             if waiting.get("reason") not in {None, "ContainerCreating", "Completed"}:
                 reasons.append(f"{container['name']}: {waiting['reason']}: {waiting.get('message', '')}".rstrip(": "))
+    if not reasons:
+        # Before its network runs a node may be Ready all the same: by a configuration that was there before.
+        running = {pod["metadata"]["labels"]["app"] for pod in pods["items"] if _is_ready(pod)}
+        reasons = [f"{name}: its pod is not Ready" for name in _WINDOWS if name not in running]
     return "; ".join(reason.replace("\n", " ")[:300] for reason in reasons)

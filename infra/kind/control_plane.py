@@ -5,18 +5,21 @@ The control plane: a cluster of one Linux node, made by the ``kind`` on PATH.
 from __future__ import annotations
 
 import base64
+import ctypes
 import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from conformance._suite.model import TargetError
 from conformance._suite.redact import redact
+from infra.kind.settings import PASSWORD
 from infra.kind.state import write_secret
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ VXLAN_PORT = 4789
 CREATE_SECONDS = 900.0
 """With the node image to pull; 1 to 3 minutes when it is there."""
 _SECONDS = 120.0
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
 _GET_KIND = "install it (https://kind.sigs.k8s.io/docs/user/quick-start/#installation), and put it on PATH"
 _ENGINE_SIGNS = ("docker daemon", "docker info", "podman info", "nerdctl info", "docker ps", "podman ps", "nerdctl ps")
 
@@ -148,8 +153,9 @@ def delete(settings: Settings, kubeconfig: Path) -> None:
     if exists(settings.name):
         aside = kubeconfig.with_name("deleted")  # kind takes the cluster out of a kubeconfig: never out of the user's
         _kind("delete", "cluster", "--name", settings.name, "--kubeconfig", str(aside), seconds=_SECONDS)
-    for path in (kubeconfig, kubeconfig.with_name("config.yaml"), kubeconfig.with_name("deleted")):
-        path.unlink(missing_ok=True)
+    # A kind that was killed leaves its locks, and would stumble over them.
+    for name in ("kubeconfig", "kubeconfig.lock", "config.yaml", "deleted", "deleted.lock"):
+        kubeconfig.with_name(name).unlink(missing_ok=True)
 
 
 def discovery(settings: Settings, kubeconfig: Path) -> str:
@@ -187,6 +193,8 @@ def _kind(*arguments: str, seconds: float) -> str:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            env={name: value for name, value in os.environ.items() if name != PASSWORD},
+            preexec_fn=_end_with_this_program,  # noqa: PLW1509 - it calls one function of the C library
             start_new_session=True,  # Ctrl-C is for this program, which then ends kind and removes what it made
         )
     except OSError as error:
@@ -210,6 +218,15 @@ def _kind(*arguments: str, seconds: float) -> str:
             "install and start Docker (https://docs.docker.com/engine/install/); `docker ps` must work for you",
         )
     raise TargetError(f"{spoken} failed: {said}", "what it prints when run by hand may tell more")
+
+
+def _end_with_this_program() -> None:
+    """
+    Runs in the child, on Linux: when this program is killed, kind is too, so that no cluster comes after `down` has
+    found none.
+    """
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _complaint(output: str) -> list[str]:

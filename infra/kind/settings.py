@@ -20,8 +20,26 @@ from conformance._suite.workload import BASE_IMAGE
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+PASSWORD = "WINDOWS_PASSWORD"
+OPTIONS = {
+    "name": "--kind-name",
+    "api_address": "--kind-api-address",
+    "api_port": "--kind-api-port",
+    "certificate_names": "--kind-certificate-name",
+    "host": "--windows-host",
+    "port": "--windows-port",
+    "user": "--windows-user",
+    "transport": "--windows-transport",
+    "ca": "--windows-ca",
+    "verify": "--windows-no-verify",
+    "containerd": "--windows-containerd",
+    "containerd_sha256": "--windows-containerd-sha256",
+    "versions_sha256": "--kind-versions",
+    "images": "--registry-prefix or --images-file",
+}
+"""The option behind each field of Settings."""
 PINNED = Path(__file__).parent / "versions.toml"
 _FILES = (
     "containerd", "kubelet", "kubeadm", "kube-log-runner", "kube-proxy", "flanneld", "cni-plugins", "windows-cni",
@@ -136,6 +154,8 @@ class Settings:
     containerd_sha256: str
     """Empty where the publisher is asked for it."""
     versions_sha256: str
+    images: tuple[str, ...]
+    """Where the images come from, resolved."""
 
     @property
     def api_url(self) -> str:
@@ -148,14 +168,22 @@ class Settings:
         """
         As JSON.
         """
-        return {**asdict(self), "certificate_names": list(self.certificate_names)}
+        return asdict(self)
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> Settings:
         """
-        From JSON. Raises TypeError or KeyError when it is not what ``to_data`` made.
+        From JSON. Raises TypeError, ValueError or KeyError when it is not what ``to_data`` made.
         """
-        return cls(**{**data, "certificate_names": tuple(data["certificate_names"])})
+        made = cls(**{**data, **{name: tuple(data[name]) for name in ("certificate_names", "images")}})
+        texts = [made.name, made.api_address, made.host, made.user, made.containerd, made.containerd_sha256]
+        texts += [made.versions_sha256, "" if made.ca is None else made.ca, *made.certificate_names, *made.images]
+        others = [type(one) for one in (made.api_port, made.port, made.verify)]
+        if not all(isinstance(one, str) for one in texts) or others != [int, int, bool]:
+            raise TypeError("a text, a port or verify")
+        if str(made.transport) not in {"ntlm", "basic"}:
+            raise ValueError("transport")
+        return made
 
 
 def read(options: argparse.Namespace, versions: Versions) -> Settings:
@@ -203,7 +231,16 @@ def read(options: argparse.Namespace, versions: Versions) -> Settings:
         containerd=source,
         containerd_sha256=digest,
         versions_sha256=versions.sha256,
+        images=tuple(map(resolver(options), images(versions))),
     )
+
+
+def resolver(options: argparse.Namespace) -> Callable[[str], str]:
+    """
+    Where an image really comes from: what ``--registry-prefix`` and ``--images-file`` say.
+    """
+    resolve: Callable[[str], str] | None = getattr(options, "resolve_image", None)
+    return resolve or (lambda image: image)
 
 
 def _api_address(text: str | None) -> str:

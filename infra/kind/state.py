@@ -127,8 +127,8 @@ def load() -> State | None:
                 "run `down` with the version of the suite that wrote it",
             )
         state = State(Settings.from_data(data["settings"]), data["begun"], data["done"], data["node"])
-        if not {*state.begun, *state.done} <= set(STEPS):
-            raise ValueError("unknown steps")  # noqa: TRY301 - told like all else that can be wrong with it
+        if not {*state.begun, *state.done} <= set(STEPS) or not isinstance(state.node, str):
+            raise ValueError("unknown steps, or no name")  # noqa: TRY301 - told like all else that can be wrong with it
     except FileNotFoundError:
         return None
     except OSError as error:

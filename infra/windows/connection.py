@@ -36,7 +36,7 @@ Value = TypeVar("Value")
 
 SCRIPTS = Path(__file__).parent / "scripts"
 COMMAND_LIMIT = 8191
-"""Characters that cmd takes in one line."""
+"""Characters that cmd takes in one line, with the ``cmd /c`` that WinRM puts ahead of it."""
 _SEND_BYTES = 64 * 1024  # base64 once more, this stays below the 153600 bytes of pywinrm's envelopes
 _NO_SUCH_SHELL = 2150858843
 _DENIED = 5
@@ -118,7 +118,7 @@ def encoded_bootstrap() -> str:
     text = (SCRIPTS / "bootstrap.ps1").read_text(encoding="ascii")
     encoded = base64.b64encode(text.encode("utf-16-le")).decode()
     line = f"powershell.exe -NoProfile -NonInteractive -ExecutionPolicy Bypass -EncodedCommand {encoded}"
-    assert len(line) < COMMAND_LIMIT
+    assert len(f"cmd /c {line}") <= COMMAND_LIMIT
     return line
 
 
@@ -144,9 +144,11 @@ class Connection:
     One machine, reconnected to as often as it takes. Use as a context manager: the shell is closed at its end.
     """
 
-    def __init__(self, address: Address, password: str, pace: Pace) -> None:
+    def __init__(self, address: Address, password: str, say: Callable[[str], None], pace: Pace) -> None:
         self._address = address
         self._password = password
+        self._say = say
+        self._told: set[str] = set()
         self._pace = pace
         self._protocol: Protocol | None = None
         self._shell: str | None = None
@@ -214,6 +216,9 @@ class Connection:
                         f"the Windows machine {self._address} cannot be reached: {reason}",
                         "is it up, and does WinRM listen there for https? (winrm enumerate winrm/config/listener)",
                     ) from None
+                if reason not in self._told:
+                    self._told.add(reason)
+                    self._say(f"{self._address}: {reason}; trying again")
                 threading.Event().wait(self._pace.pause)
                 continue
             found = _RESULT.search(output.text)

@@ -13,11 +13,12 @@ import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import yaml
 
 from conformance._suite.model import TargetError, UsageError
-from conformance._suite.redact import MARK
+from conformance._suite.redact import MARK, redact
 from infra.windows.connection import Connection, Pace, ScriptError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ _LEFT = (
 _MADE = (r"C:\etc\kubernetes\manifests", r"C:\etc\kubernetes\pki", r"C:\var\lib\kubelet", r"C:\var\log\pods")
 _UNDONE = {
     "join": "the node was reset (kubeadm reset)",
+    "network": "the network of flannel was removed",
     "firewall": "the firewall rule for the kubelet was removed",
     "kubelet-service": "the service kubelet was removed",
     "containerd": "the containerd build under test was removed, and the service containerd is what it was",
@@ -108,8 +110,8 @@ class Plan:
     kubeadm: Artifact
     log_runner: Artifact | None = None
     pause_image: str = "registry.k8s.io/pause:3.10"
-    cni_bin: str = r"C:\opt\cni\bin"
-    cni_conf: str = r"C:\etc\cni\net.d"
+    cni_bin: str = rf"{ROOT}\cni\bin"
+    cni_conf: str = rf"{ROOT}\cni\net.d"
 
     def __post_init__(self) -> None:
         for folder in (self.cni_bin, self.cni_conf):
@@ -160,6 +162,7 @@ class Plan:
             },
             "kubelet-service": {"command": _kubelet(self.log_runner is not None)},
             "firewall": {},
+            "network": {},
         }
 
 
@@ -207,20 +210,21 @@ class Machine:
         self._pace = pace or Pace()
 
     def _connect(self) -> Connection:
-        return Connection(self._address, self._password, self._pace)
+        return Connection(self._address, self._password, self._say, self._pace)
 
     def facts(self) -> dict[str, Any]:
         """
-        What the machine is: ``build``, ``ubr``, ``product``, ``edition``, ``installation`` (Server, Server Core),
-        ``administrator``, ``hostName``, ``feature`` (the state of Containers), ``joined``, and the services
-        ``containerd`` and ``kubelet`` (``command``, ``start``, ``running``) or None; and ``prepared``: the steps in its
-        journal.
+        Raise TargetError for a machine that cannot become the node. What it is: ``build``, ``ubr``, ``product``,
+        ``edition``, ``installation`` (Server, Server Core), ``administrator``, ``hostName``, ``feature`` (the state of
+        Containers), ``joined``, and the services ``containerd`` and ``kubelet`` (``command``, ``start``, ``running``,
+        ``environment``) or None; and ``prepared``: the steps in its journal.
         """
+        self._say(f"reaching {self._address}")
         with self._connect() as connection:
             return self._facts(connection)
 
-    def _facts(self, connection: Connection) -> dict[str, Any]:
-        facts = connection.run("facts", "check", {})
+    def _facts(self, connection: Connection, **given: Any) -> dict[str, Any]:
+        facts = connection.run("facts", "check", given)
         if facts["build"] < OLDEST_BUILD or not str(facts["installation"]).startswith("Server"):
             raise TargetError(
                 f"{self._address} is {facts['product']} ({facts['installation']}, build {facts['build']})",
@@ -231,8 +235,18 @@ class Machine:
                 f"user {self._address.user!r} is no elevated administrator on {self._address}",
                 "take the built-in Administrator, or set LocalAccountTokenFilterPolicy to 1 there",
             )
-        facts["prepared"] = [entry["step"] for entry in connection.run("journal", "check", {})["entries"]]
-        return facts
+        done = [entry["step"] for entry in connection.run("journal", "check", {})["entries"]]
+        if (facts["kubelet"] and "kubelet-service" not in done) or (facts["joined"] and "join" not in done):
+            raise TargetError(
+                f"{self._address} already is a node: it has a kubelet that this program did not install",
+                "take a machine that is none, or run `kubeadm reset` there and remove the service kubelet",
+            )
+        if facts["occupied"] and "folders" not in done:
+            raise TargetError(
+                f"{self._address} has files of another node in {', '.join(facts['occupied'])}",
+                "empty what is there, for putting the machine back would empty it; or take another machine",
+            )
+        return {**facts, "prepared": done}
 
     def prepare(self, plan: Plan) -> None:
         """
@@ -243,19 +257,13 @@ class Machine:
             artifact.check()
         with self._connect() as connection:
             facts = self._facts(connection)
-            done = facts["prepared"]
-            if (facts["kubelet"] and "kubelet-service" not in done) or (facts["joined"] and "join" not in done):
-                raise TargetError(
-                    f"{self._address} already is a node: it has a kubelet that this program did not install",
-                    "take a machine that is none, or run `kubeadm reset` there and remove the service kubelet",
-                )
             self._say(f"{self._address} is {facts['product']}, build {facts['build']}.{facts['ubr']}")
             connection.run("journal", "apply", {})
             try:
                 for path, artifact in plan.files().items():
                     self._deliver(connection, path, artifact)
             except ScriptError:
-                if not done:
+                if not facts["prepared"]:
                     connection.run("journal", "undo", {})
                 raise
             for name, given in plan.steps().items():
@@ -271,26 +279,38 @@ class Machine:
         """
         if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", node_name):
             raise UsageError(f"{node_name!r} is no node name", "write at most 63 lower-case letters, digits, - and .")
+        config = _with_token(discovery, token)
+        server = urlsplit(config["clusters"][0]["cluster"]["server"])
         with self._connect() as connection:
-            facts = self._facts(connection)
+            facts = self._facts(connection, server=server.hostname, port=server.port or 443)
             if "kubelet-service" not in facts["prepared"] or not facts["kubelet"]:
                 raise TargetError(f"{self._address} is not prepared", "prepare it first")
             command = re.sub(r" --hostname-override=.*", "", facts["kubelet"]["command"])
             given = {
                 "node": node_name,
-                "command": f"{command} --hostname-override={node_name}",
-                "discovery": _with_token(discovery, token),
+                # Left to itself, the kubelet takes the machine's first address, wherever that leads.
+                "command": f"{command} --hostname-override={node_name} --node-ip={facts['address']}",
+                "discovery": json.dumps(config),
             }
             try:
                 self._step(connection, "join", "apply", given)
             except ScriptError as error:
                 raise ScriptError(Exception.__str__(error).replace(token, MARK), error.hint) from None
 
+    def last_errors(self) -> str:
+        """
+        The last lines that the kubelet and containerd have logged as errors, in one; empty where there are none.
+        """
+        with self._connect() as connection:
+            found = connection.run("logs", "check", {})
+        return redact("; ".join(f"{name}.log: {line[:300]}" for name in found for line in found[name]))
+
     def restore(self) -> list[str]:
         """
         Undo in reverse whatever the machine's journal says was begun, and remove the journal last. Returns what was
         done, in words; nothing where there was nothing.
         """
+        self._say(f"reaching {self._address}")
         done = []
         with self._connect() as connection:
             found = connection.run("journal", "check", {})
@@ -386,7 +406,7 @@ class Machine:
                 at = result["written"]
 
 
-def _with_token(discovery: str, token: str) -> str:
+def _with_token(discovery: str, token: str) -> dict[str, Any]:
     """
     The kubeconfig with the bootstrap token as its only user: kubeadm takes it from there, so that it is in no command
     line. Raises UsageError for a text that names no cluster.
@@ -398,13 +418,11 @@ def _with_token(discovery: str, token: str) -> str:
         raise UsageError(
             "the discovery file is no kubeconfig with a server and its authority", "take kubeadm's cluster-info"
         ) from None
-    return json.dumps(
-        {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "kubernetes", "cluster": kept}],
-            "users": [{"name": "bootstrap", "user": {"token": token}}],
-            "contexts": [{"name": "bootstrap", "context": {"cluster": "kubernetes", "user": "bootstrap"}}],
-            "current-context": "bootstrap",
-        }
-    )
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "kubernetes", "cluster": kept}],
+        "users": [{"name": "bootstrap", "user": {"token": token}}],
+        "contexts": [{"name": "bootstrap", "context": {"cluster": "kubernetes", "user": "bootstrap"}}],
+        "current-context": "bootstrap",
+    }

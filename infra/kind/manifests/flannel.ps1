@@ -3,8 +3,10 @@ $ErrorActionPreference = 'Stop'
 $ProgressPreference = 'SilentlyContinue'
 [Net.ServicePointManager]::SecurityProtocol = [Net.SecurityProtocolType]::Tls12
 $folder = 'C:\ProgramData\hostprocess-conformance\network'
-$plugins = 'C:\opt\cni\bin'
-$configuration = 'C:\etc\cni\net.d\10-flannel.conf'
+# Folders of the program alone: where others keep theirs, a file of theirs could win over this one.
+$plugins = 'C:\ProgramData\hostprocess-conformance\cni\bin'
+$configuration = 'C:\ProgramData\hostprocess-conformance\cni\net.d\10-flannel.conf'
+$leases = 'C:\ProgramData\hostprocess-conformance\cni\networks'
 New-Item -ItemType Directory -Force -Path $folder, $plugins, (Split-Path -Path $configuration) | Out-Null
 
 # $source is "<sha256> <url>". A file that is there with that digest is not fetched again.
@@ -55,7 +57,7 @@ $policies = @(
 $cni = @{
     cniVersion = '0.2.0'; name = 'flannel.4096'; type = 'sdnoverlay'
     capabilities = @{ portMappings = $true; dns = $true }
-    ipam = @{ type = 'host-local'; subnet = $subnet.Groups[1].Value + '.0' + $subnet.Groups[2].Value }
+    ipam = @{ type = 'host-local'; subnet = $subnet.Groups[1].Value + '.0' + $subnet.Groups[2].Value; dataDir = $leases }
     AdditionalArgs = $policies
 }
 [IO.File]::WriteAllText($configuration, (ConvertTo-Json -Depth 9 -InputObject $cni))

@@ -9,12 +9,15 @@ $unpacked = [IO.Path]::Combine($folder, 'unpacked')
 $command = "`"$program`" --run-service --config `"$config`" --log-file `"$folder\containerd.log`""
 
 # Windows may just have started: a service that starts with it may still be on its way.
-$service = Get-ServiceState 'containerd'
-while ($service.start -eq 'Auto' -and -not $service.running) {
-    $start = (Get-CimInstance -ClassName Win32_OperatingSystem).LastBootUpTime
-    if ([DateTime]::Now - $start -gt [TimeSpan]::FromMinutes(3)) { break }
-    Start-Sleep -Seconds 2
+function Get-SettledService {
     $service = Get-ServiceState 'containerd'
+    while ($service.start -eq 'Auto' -and -not $service.running) {
+        $start = (Get-CimInstance -ClassName Win32_OperatingSystem).LastBootUpTime
+        if ([DateTime]::Now - $start -gt [TimeSpan]::FromMinutes(3)) { break }
+        Start-Sleep -Seconds 2
+        $service = Get-ServiceState 'containerd'
+    }
+    $service
 }
 
 # A shim outlives its containerd, by design.
@@ -24,7 +27,7 @@ function Stop-Shim {
 
 Step 'containerd' {
     [ordered]@{
-        service    = Get-ServiceState 'containerd'
+        service    = Get-SettledService
         archive    = if ([IO.File]::Exists($unpacked)) { [IO.File]::ReadAllText($unpacked) } else { $null }
         config     = if ([IO.File]::Exists($config)) { [IO.File]::ReadAllText($config) } else { $null }
         version    = Get-Version $program
@@ -34,8 +37,10 @@ Step 'containerd' {
 } {
     param($now)
     $now.archive -eq $given.sha256 -and $now.config -eq $given.config -and
-        $now.service.command -eq $command -and $now.service.start -eq 'Auto' -and $now.service.running
+        $now.service.command -eq $command -and $now.service.start -eq 'Auto' -and $now.service.running -and
+        ($now.service.environment -like "PATH=$bin;*")
 } {
+    param($now)
     $archive = [IO.Path]::Combine($root, $given.archive)
     if ((Get-Digest $archive) -ne $given.sha256) { throw "$archive is not what it was: nothing was replaced" }
     if (Get-ServiceState 'containerd') { Stop-Service -Name containerd -Force -WarningAction SilentlyContinue }
@@ -48,7 +53,10 @@ Step 'containerd' {
     if (-not [IO.File]::Exists($program)) { throw "there is no bin/containerd.exe in $archive" }
     [IO.File]::WriteAllText($config, $given.config)
     [IO.File]::WriteAllText($unpacked, $given.sha256)
-    Set-ServiceState 'containerd' @{ command = $command; start = 'Auto'; running = $true }
+    # containerd takes the shim that PATH leads to, and the one beside itself only where there is none.
+    $environment = @($now.service.environment | Where-Object { $_ -and $_ -notlike 'PATH=*' })
+    $environment += "PATH=$bin;" + [Environment]::GetEnvironmentVariable('Path', 'Machine')
+    Set-ServiceState 'containerd' @{ command = $command; start = 'Auto'; running = $true; environment = $environment }
 } {
     param($before)
     $ctr = [IO.Path]::Combine($bin, 'ctr.exe')

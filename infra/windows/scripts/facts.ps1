@@ -1,4 +1,17 @@
-# What this machine is, and what is already on it. Changes nothing.
+# What this machine is, and what is already on it. Changes nothing. server and port: towards whom it needs an address.
+function Get-AddressToward([string] $server, [int] $port) {
+    # Of a UDP socket, so that nothing is sent.
+    $socket = New-Object Net.Sockets.Socket([Net.Sockets.AddressFamily]::InterNetwork, [Net.Sockets.SocketType]::Dgram, [Net.Sockets.ProtocolType]::Udp)
+    try {
+        $socket.Connect($server, $port)
+        $socket.LocalEndPoint.Address.ToString()
+    }
+    finally { $socket.Close() }
+}
+
+# What kubeadm reset empties, whosever it is.
+$emptied = 'C:\etc\kubernetes\manifests', 'C:\etc\kubernetes\pki', 'C:\var\lib\kubelet'
+
 Invoke-Alone {
     $key = 'HKEY_LOCAL_MACHINE\SOFTWARE\Microsoft\Windows NT\CurrentVersion'
     $user = New-Object Security.Principal.WindowsPrincipal([Security.Principal.WindowsIdentity]::GetCurrent())
@@ -17,5 +30,7 @@ Invoke-Alone {
         containerd    = Get-ServiceState 'containerd'
         kubelet       = Get-ServiceState 'kubelet'
         joined        = [IO.File]::Exists('C:\etc\kubernetes\kubelet.conf')
+        occupied      = @($emptied | Where-Object { [IO.Directory]::Exists($_) -and [IO.Directory]::GetFileSystemEntries($_).Length })
+        address       = if ($given.server) { Get-AddressToward $given.server $given.port } else { $null }
     }
 }

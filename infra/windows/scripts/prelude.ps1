@@ -112,7 +112,12 @@ function Get-Digest([string] $path) {
 function Get-ServiceState([string] $name) {
     $service = Get-CimInstance -ClassName Win32_Service -Filter "Name='$name'"
     if (-not $service) { return $null }
-    [ordered]@{ command = $service.PathName; start = $service.StartMode; running = $service.State -eq 'Running' }
+    [ordered]@{
+        command     = $service.PathName
+        start       = $service.StartMode
+        running     = $service.State -eq 'Running'
+        environment = [Microsoft.Win32.Registry]::GetValue("HKEY_LOCAL_MACHINE\SYSTEM\CurrentControlSet\Services\$name", 'Environment', $null)
+    }
 }
 
 # Makes the service what $state says, or takes it away where that is null. One that needs this one is stopped with it.
@@ -134,6 +139,12 @@ function Set-ServiceState([string] $name, $state, [string[]] $needs) {
     $wish = @{ PathName = [string] $state.command; StartMode = ([string] $state.start -replace '^Auto$', 'Automatic') }
     $done = Get-CimInstance -ClassName Win32_Service -Filter "Name='$name'" | Invoke-CimMethod -MethodName Change -Arguments $wish
     if ($done.ReturnValue) { throw "the service $name cannot be configured: Win32_Service.Change returned $($done.ReturnValue)" }
+    # What it gets besides the machine's environment.
+    $key = "HKLM:\SYSTEM\CurrentControlSet\Services\$name"
+    if ($state.environment) {
+        New-ItemProperty -Path $key -Name Environment -PropertyType MultiString -Value ([string[]] $state.environment) -Force | Out-Null
+    }
+    else { Remove-ItemProperty -Path $key -Name Environment -ErrorAction SilentlyContinue }
     if ($state.running) { Start-Service -Name $name -WarningAction SilentlyContinue }
 }
 
@@ -166,8 +177,9 @@ function Remove-Folder([string] $path) {
     $ErrorActionPreference = 'Continue'
     for ($try = 0; [IO.Directory]::Exists($path) -and $try -lt 5; $try++) {
         if ($try) { Start-Sleep -Seconds 1 }
-        if ($try -eq 3) {
-            takeown.exe /f $path /r /a /skipsl /d y 2>&1 | Out-Null
+        if ($try -ge 3) {
+            # takeown.exe would want its answer in the language of Windows.
+            icacls.exe $path /setowner '*S-1-5-32-544' /t /c /l /q 2>&1 | Out-Null
             icacls.exe $path /reset /t /c /l /q 2>&1 | Out-Null
         }
         cmd.exe /c rd /s /q $path 2>&1 | Out-Null
