@@ -433,19 +433,28 @@ async def _left_behind(target: Target, going: list[cleanup.Going]) -> list[str]:
 
 
 def _refuse_used_folder(given: Path | None) -> None:
+    place = (given or _artifacts()).absolute()
     try:
         used = given is not None and given.exists() and not (given.is_dir() and not any(given.iterdir()))
     except OSError as error:
         raise UsageError(f"the output folder cannot be looked at: {error}", "name another one with --out") from error
     if used:
         raise UsageError(f"{given} is not an empty folder", "name a new folder with --out")
+    # Found out now, and not when a cluster has been brought up.
+    there = next(one for one in (place, *place.parents) if one.exists())
+    if not os.access(there, os.W_OK):
+        raise UsageError(f"the output folder cannot be made: {there} is not writable", "name another one with --out")
+
+
+def _artifacts() -> Path:
+    # Prow's name for the folder that it keeps.
+    return Path(os.environ.get("ARTIFACTS") or "artifacts")
 
 
 def _output_folder(given: Path | None, name: str) -> Path:
     try:
         if given is None:
-            # Prow's name for the folder that it keeps.
-            return new_folder(Path(os.environ.get("ARTIFACTS") or "artifacts"), name)
+            return new_folder(_artifacts(), name)
         _refuse_used_folder(given)
         given.mkdir(parents=True, exist_ok=True)
     except OSError as error:
