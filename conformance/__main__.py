@@ -28,7 +28,7 @@ from conformance._suite.display import Display
 from conformance._suite.files import new_folder
 from conformance._suite.judging import Judging
 from conformance._suite.model import Scope, SuiteError, TargetError, UsageError
-from conformance._suite.observe import Engine, Plan
+from conformance._suite.observe import BusyError, Engine, Plan
 from conformance._suite.report import verdict as report
 from conformance._suite.selection import Choice, Expectations
 
@@ -579,12 +579,16 @@ def _cleanup(arguments: Sequence[str]) -> int:
         cluster, nodes = asyncio.run(_look(target, choice, Expectations(), needs, display))
         plan = Plan(secrets.token_hex(4), Path(folder), cluster, nodes, (), places, 1.0, needs.namespace, options.all)
         going: list[cleanup.Going] = []
-        asyncio.run(_observe(target, plan, display, going, died))
+        try:
+            asyncio.run(_observe(target, plan, display, going, died))
+            what = "nothing of any run" if options.all else "nothing that has expired"
+            said = f"{what} is left on the cluster and on {', '.join(node.name for node in nodes)}"
+        except BusyError as error:
+            said = f"the hosts were not looked at: {error}"
         left += asyncio.run(_left_behind(target, going))
     if left:
         raise TargetError(f"not all could be taken away: {'; '.join(left)}")
-    what = "of any run" if options.all else "that has expired"
-    display.say(f"nothing {what} is left on the cluster and on {', '.join(node.name for node in nodes)}")
+    display.say(said)
     return 0
 
 

@@ -137,6 +137,8 @@ def test_in_a_given_namespace_a_killed_run_bars_the_next_until_it_is_reaped(matr
     assert "another run uses namespace given" in barred.output
     assert "--namespace given --all" in barred.output
 
+    patient = cleanup(matrix, "--node", node, "--namespace", "given")
+    assert (patient.code, "the hosts were not looked at" in patient.output) == (0, True), patient.output
     done = cleanup(matrix, "--node", node, "--namespace", "given", "--all")
     assert done.code == 0, done.output
     assert "reaping: what is labelled hostprocess-conformance/run=" in done.output

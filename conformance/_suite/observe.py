@@ -225,6 +225,12 @@ class _Work:
         return f"{self.workload.name} on {self.node.name if self.node else 'the API server'}"
 
 
+class BusyError(TargetError):
+    """
+    Another run is at work in the given namespace.
+    """
+
+
 class Engine:
     """
     Observes a plan on a cluster. ``report`` is called whenever the progress changes; ``lost`` says whether the whole
@@ -394,9 +400,10 @@ class Engine:
         answer = await self._cluster.request("POST", path, body)
         if answer.code == 409:
             self.going.clear()  # what is there is not ours
-            raise TargetError(
+            raise BusyError(
                 f"another run uses namespace {self._plan.namespace}, or one that was killed did",
-                f"wait for it; when it is dead, `nox -s cleanup -- --namespace {self._plan.namespace} --all`",
+                f"wait for it; when it is dead, `nox -s cleanup -- --namespace {self._plan.namespace} --all`, with the "
+                "same --kubeconfig",
             )
         if answer.code != 201:
             raise TargetError(f"ConfigMap {LOCK} in namespace {self._plan.namespace} was refused: {answer.message}")

@@ -281,7 +281,9 @@ def _containerd(options: argparse.Namespace, versions: Versions) -> tuple[str, s
             file.seek(0)
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UsageError(f"--windows-containerd {given} cannot be read: {error.strerror}") from error
+        raise UsageError(
+            f"--windows-containerd {given} cannot be read: {error.strerror}", "give containerd's release archive"
+        ) from error
     if start != _GZIP:
         raise UsageError(f"--windows-containerd {given} is no .tar.gz archive", "give containerd's release archive")
     if digest and digest != found:

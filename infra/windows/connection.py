@@ -311,7 +311,7 @@ class Connection:
                     f"the certificate of {address} is not trusted: {reason}",
                     "name the machine as its certificate does"
                     if "mismatch" in reason
-                    else "give the file of its certificate or authority (ca)",
+                    else "give the file of its certificate or authority: --windows-ca",
                 ) from None
             if "WRONG_VERSION_NUMBER" in str(error):
                 raise TargetError(
