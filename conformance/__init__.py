@@ -3,8 +3,10 @@ What a page imports. See ``conformance/README.md`` for how to read and how to wr
 """
 
 from conformance._suite.catalogue import check
-from conformance._suite.model import Defect, Level, Requirement, Scope, Unknown
+from conformance._suite.errors import Unknown
+from conformance._suite.facts import Scope
 from conformance._suite.observation import Observation
+from conformance._suite.requirement import Defect, Level, Requirement
 from conformance._suite.versions import Containerd, Kubernetes
 
 __version__ = "0.1.0"

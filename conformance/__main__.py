@@ -25,9 +25,10 @@ import conformance
 from conformance._suite import catalogue, cleanup, evidence, images, judge, preflight, rbac, verdict, workload
 from conformance._suite.cluster import Cluster, find_kubeconfig
 from conformance._suite.display import Display
+from conformance._suite.errors import SuiteError, TargetError, UsageError
+from conformance._suite.facts import Scope
 from conformance._suite.files import new_folder
 from conformance._suite.judging import Judging
-from conformance._suite.model import Scope, SuiteError, TargetError, UsageError
 from conformance._suite.observe import BusyError, Engine, Plan
 from conformance._suite.report import verdict as report
 from conformance._suite.selection import Choice, Expectations
@@ -35,7 +36,7 @@ from conformance._suite.selection import Choice, Expectations
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from conformance._suite.model import ClusterFacts, NodeFacts
+    from conformance._suite.facts import ClusterFacts, NodeFacts
     from infra.target import Target
 
 TARGETS = ("simulated", "existing", "aks", "kind")

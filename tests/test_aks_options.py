@@ -15,7 +15,7 @@ import azure.identity.aio  # noqa: F401 - urllib3 tries IPv6 when it is imported
 import pytest
 from azure.mgmt.containerservice import types
 
-from conformance._suite.model import UsageError
+from conformance._suite.errors import UsageError
 from infra import aks
 from infra.aks import plan
 from infra.aks.plan import Plan, expiry, pool_name

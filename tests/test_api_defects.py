@@ -18,7 +18,7 @@ from yarl import URL
 
 from conformance import Defect, Observation, Scope, Unknown
 from conformance._suite import workload
-from conformance._suite.model import ClusterFacts
+from conformance._suite.facts import ClusterFacts
 from conformance._suite.observation import Evidence
 from conformance.admission import test_host_network, test_mixed_pods, test_pod_security
 from conformance.admission.validation import ALL_OR_NONE, DOCUMENTED, IDENTICAL

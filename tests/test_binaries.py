@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from conformance._suite.model import TargetError, UsageError
+from conformance._suite.errors import TargetError, UsageError
 from infra.simulated import binaries
 from infra.simulated.binaries import ETCD, KUBERNETES, NAMES, Releases, StepError
 

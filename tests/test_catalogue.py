@@ -10,8 +10,9 @@ import pytest
 
 from conformance import __main__ as program
 from conformance._suite import catalogue, workload
-from conformance._suite.model import Defect, Requirement, Scope
+from conformance._suite.facts import Scope
 from conformance._suite.observe import RESIDUE
+from conformance._suite.requirement import Defect, Requirement
 from conformance._suite.versions import Containerd
 
 PAGES = catalogue.load()

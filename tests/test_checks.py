@@ -10,7 +10,7 @@ import pytest
 
 from conformance import Containerd, Kubernetes, Observation, Scope, Unknown
 from conformance._suite import catalogue
-from conformance._suite.model import ClusterFacts
+from conformance._suite.facts import ClusterFacts
 from conformance._suite.observation import Evidence
 from conformance.accounts.test_local_group import (
     test_a_group_gets_a_new_account_that_is_its_member as group_gets_an_account,

@@ -10,7 +10,7 @@ import pytest
 
 from conformance import Containerd, Observation, Scope, Unknown
 from conformance._suite import catalogue
-from conformance._suite.model import ClusterFacts, NodeFacts
+from conformance._suite.facts import ClusterFacts, NodeFacts
 from conformance._suite.observation import Evidence
 
 if TYPE_CHECKING:

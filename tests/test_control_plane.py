@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography import x509
 
-from conformance._suite.model import TargetError, UsageError
+from conformance._suite.errors import TargetError, UsageError
 from infra.simulated import cluster
 from infra.simulated.binaries import ETCD, KUBERNETES, NAMES
 from infra.simulated.certificates import Authority, write_kubeconfig

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conformance._suite import catalogue
-from conformance._suite.model import Level, Scope
+from conformance._suite.facts import Scope
+from conformance._suite.requirement import Level
 from infra.simulated.api_defects import API_DEFECTS
 from infra.simulated.model.deviations import DEVIATIONS
 from tests.conftest import run_program

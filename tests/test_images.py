@@ -11,8 +11,8 @@ import pytest
 
 from conformance import __main__ as program
 from conformance._suite import images, workload
+from conformance._suite.errors import UsageError
 from conformance._suite.images import Images
-from conformance._suite.model import UsageError
 from conformance._suite.workload import BASE_IMAGE
 from tests.conftest import run_program
 

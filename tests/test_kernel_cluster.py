@@ -14,7 +14,7 @@ from aiohttp import web
 
 from conformance._suite import cluster as module
 from conformance._suite.cluster import Cluster, Watched, find_kubeconfig, keep_watching
-from conformance._suite.model import TargetError
+from conformance._suite.errors import TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

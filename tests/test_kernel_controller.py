@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from conformance._suite.facts import ClusterFacts, NodeFacts
 from conformance._suite.judging import Judging
-from conformance._suite.model import ClusterFacts, Level, NodeFacts, Result, Verdict
 from conformance._suite.plugin import Controller, pages, result_from_json, result_to_json
+from conformance._suite.requirement import Level
+from conformance._suite.result import Result, Verdict
 
 NODES = tuple(
     NodeFacts(name, f"uid-{name}", "10.0.0.1", name, runtime, "v1.37.2", "Windows", "10.0.1", 2)

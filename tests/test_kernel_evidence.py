@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from conformance._suite import evidence
+from conformance._suite.errors import Unknown
+from conformance._suite.facts import ClusterFacts, NodeFacts, Scope
 from conformance._suite.judging import Judging
-from conformance._suite.model import ClusterFacts, NodeFacts, Scope, Unknown
 from conformance._suite.observation import Evidence, Facts
 from conformance._suite.workload import Step, Workload
 

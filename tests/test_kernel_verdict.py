@@ -7,7 +7,9 @@ from __future__ import annotations
 import pytest
 
 from conformance._suite import verdict
-from conformance._suite.model import Claim, Level, Result, Unknown, Verdict
+from conformance._suite.errors import Unknown
+from conformance._suite.requirement import Level
+from conformance._suite.result import Claim, Result, Verdict
 
 RED, OPEN, GREEN, NONE = Verdict.NON_CONFORMANT, Verdict.NOT_PROVEN, Verdict.CONFORMANT, Verdict.NOT_APPLICABLE
 

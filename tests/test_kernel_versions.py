@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import pytest
 
-from conformance._suite.model import ClusterFacts, NodeFacts, Requirement, Unknown
-from conformance._suite.versions import Containerd, Kubernetes, Version, excluded_by
+from conformance._suite.errors import Unknown
+from conformance._suite.facts import ClusterFacts, NodeFacts
+from conformance._suite.requirement import Requirement, excluded_by
+from conformance._suite.versions import Containerd, Kubernetes, Version
 
 
 def _node(runtime: str = "containerd://1.7.28", kubelet: str = "v1.37.2") -> NodeFacts:

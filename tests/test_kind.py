@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from conformance._suite.cluster import Cluster
-from conformance._suite.model import TargetError, UsageError
+from conformance._suite.errors import TargetError, UsageError
 from conformance._suite.workload import BASE_IMAGE
 from infra import kind
 from infra.kind import api, state

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from conformance._suite.model import TargetError, UsageError
+from conformance._suite.errors import TargetError, UsageError
 from conformance._suite.workload import BASE_IMAGE, pack
 from infra import kind
 from infra.kind import api, state

@@ -25,7 +25,7 @@ import pytest
 
 from conformance import __main__ as program
 from conformance._suite.cluster import Answer, Cluster
-from conformance._suite.model import TargetError, UsageError
+from conformance._suite.errors import TargetError, UsageError
 from conformance._suite.preflight import (
     Needs,
     Rule,

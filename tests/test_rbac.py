@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from conformance._suite.cluster import Cluster
-from conformance._suite.model import TargetError, UsageError
+from conformance._suite.errors import TargetError, UsageError
 from conformance._suite.preflight import Needs, look, missing_rights, rules
 from conformance._suite.rbac import manifests
 from conformance._suite.selection import Choice, Expectations

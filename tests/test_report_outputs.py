@@ -16,22 +16,14 @@ import jsonschema
 import pytest
 from rich.console import Console
 
+from conformance._suite.errors import UsageError
+from conformance._suite.facts import ClusterFacts, NodeFacts, Scope
 from conformance._suite.files import cache_directory
-from conformance._suite.model import (
-    Claim,
-    ClusterFacts,
-    EvidenceReference,
-    Level,
-    NodeFacts,
-    Requirement,
-    Result,
-    Scope,
-    UsageError,
-    Verdict,
-)
 from conformance._suite.report import allure, junit, summary, terminal, verdict, wording, write_all
 from conformance._suite.report.allure import page
 from conformance._suite.report.verdict import Run, Selection
+from conformance._suite.requirement import Level, Requirement
+from conformance._suite.result import Claim, EvidenceReference, Result, Verdict
 
 SECRET = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2lnbmF0dXJl"
 NODES = ("win-one", "win-two")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from conformance._suite.model import NodeFacts, UsageError
+from conformance._suite.errors import UsageError
+from conformance._suite.facts import NodeFacts
 from conformance._suite.selection import Choice, Expectations, breaches, build, choose, meets, os_sku
 
 

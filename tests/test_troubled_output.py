@@ -11,8 +11,8 @@ import pytest
 
 from conformance._suite import evidence, preflight, workload
 from conformance._suite.cluster import Answer, Cluster
+from conformance._suite.errors import Unknown
 from conformance._suite.judging import Judging
-from conformance._suite.model import Unknown
 from conformance._suite.observe import Engine, Plan, now
 from conformance._suite.selection import Choice, Expectations
 

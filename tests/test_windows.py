@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from conformance._suite.model import TargetError, UsageError
+from conformance._suite.errors import TargetError, UsageError
 from infra.windows import Address, Artifact, Machine, Pace, Plan, connection
 from infra.windows.connection import SCRIPTS, encoded_bootstrap
 from tests import wsman

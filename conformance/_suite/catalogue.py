@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from conformance._suite.model import Check, Defect, Requirement
+from conformance._suite.requirement import Check, Defect, Requirement
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from conformance._suite.cluster import RefusedError
+from conformance._suite.errors import TargetError
 from conformance._suite.expiry import RUN_LABEL, expires
-from conformance._suite.model import TargetError
 from conformance._suite.waiting import TryAgainError, persistently
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import yaml
 
-from conformance._suite.model import TargetError, UsageError
+from conformance._suite.errors import TargetError, UsageError
 from conformance._suite.waiting import TryAgainError, persistently
 
 if TYPE_CHECKING:

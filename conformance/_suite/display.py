@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.status import Status
 
-    from conformance._suite.model import ClusterFacts, NodeFacts
+    from conformance._suite.facts import ClusterFacts, NodeFacts
     from conformance._suite.observe import Progress
     from conformance._suite.report.verdict import Run
 

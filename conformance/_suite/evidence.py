@@ -10,14 +10,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conformance._suite.errors import Unknown
+from conformance._suite.facts import Scope
 from conformance._suite.files import write_text
-from conformance._suite.model import Scope, Unknown
 from conformance._suite.observation import Evidence
 from conformance._suite.redact import redact_json
 
 if TYPE_CHECKING:
+    from conformance._suite.facts import NodeFacts
     from conformance._suite.judging import Judging
-    from conformance._suite.model import NodeFacts
     from conformance._suite.workload import Workload
 
 SCHEMA = 1

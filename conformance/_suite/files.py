@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from conformance._suite.model import TargetError
+from conformance._suite.errors import TargetError
 
 
 def cache_directory() -> Path:

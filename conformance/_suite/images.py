@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from conformance._suite.model import UsageError
+from conformance._suite.errors import UsageError
 from conformance._suite.workload import BASE_IMAGE
 
 if TYPE_CHECKING:

@@ -17,11 +17,13 @@ import pytest
 
 import conformance
 from conformance._suite import evidence, plugin, verdict, workload
+from conformance._suite.errors import SuiteError, TargetError, UsageError
+from conformance._suite.facts import ClusterFacts
 from conformance._suite.judging import Judging
-from conformance._suite.model import Claim, ClusterFacts, SuiteError, TargetError, UsageError
 from conformance._suite.observe import RESIDUE
 from conformance._suite.report import write_all
 from conformance._suite.report.verdict import Run, Selection
+from conformance._suite.result import Claim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conformance._suite.model import ClusterFacts, NodeFacts
+from conformance._suite.facts import ClusterFacts, NodeFacts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

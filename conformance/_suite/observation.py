@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from conformance._suite.model import ClusterFacts, NodeFacts, Unknown
+from conformance._suite.errors import Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from conformance._suite.facts import ClusterFacts, NodeFacts
 
 
 class Facts(dict[str, Any]):

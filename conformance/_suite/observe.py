@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from conformance._suite import cleanup, evidence, expiry, preflight
 from conformance._suite.cleanup import CLEAN_UP_SECONDS, Going
 from conformance._suite.cluster import REQUEST_SECONDS, RefusedError, Watched, keep_watching
+from conformance._suite.errors import TargetError, Unknown
+from conformance._suite.facts import Scope
 from conformance._suite.images import Images
-from conformance._suite.model import Scope, TargetError, Unknown
 from conformance._suite.waiting import TryAgainError, persistently
 from conformance._suite.workload import BASE_IMAGE, bootstrap_command, load
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conformance._suite.cluster import Answer, Cluster
-    from conformance._suite.model import ClusterFacts, NodeFacts
+    from conformance._suite.facts import ClusterFacts, NodeFacts
     from conformance._suite.workload import Step, Workload
 
 LOCK = "hpc-lock"

@@ -18,23 +18,14 @@ import pytest
 
 from conformance._suite import catalogue as catalogue_of_pages
 from conformance._suite import evidence, verdict, workload
+from conformance._suite.errors import SuiteError, Unknown
+from conformance._suite.facts import ClusterFacts, NodeFacts, Scope
 from conformance._suite.judging import Judging
-from conformance._suite.model import (
-    Check,
-    ClusterFacts,
-    EvidenceReference,
-    Level,
-    NodeFacts,
-    Result,
-    Scope,
-    SuiteError,
-    Unknown,
-    Verdict,
-)
 from conformance._suite.observation import Observation
 from conformance._suite.redact import redact
 from conformance._suite.report.allure import allure_labels
-from conformance._suite.versions import excluded_by
+from conformance._suite.requirement import Check, Level, excluded_by
+from conformance._suite.result import EvidenceReference, Result, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable

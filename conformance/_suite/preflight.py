@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from conformance._suite import selection
 from conformance._suite.cluster import RefusedError
-from conformance._suite.model import ClusterFacts, NodeFacts, TargetError, UsageError
+from conformance._suite.errors import TargetError, UsageError
+from conformance._suite.facts import ClusterFacts, NodeFacts
 from conformance._suite.selection import problem
 from conformance._suite.workload import BASE_IMAGE
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from conformance._suite.model import UsageError
+from conformance._suite.errors import UsageError
 from conformance._suite.preflight import (
     COUNTING,
     ENFORCE_LABEL,

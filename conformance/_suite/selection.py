@@ -8,12 +8,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from conformance._suite.model import UsageError
+from conformance._suite.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from conformance._suite.model import NodeFacts
+    from conformance._suite.facts import NodeFacts
 
 OS_LABEL = "kubernetes.io/os"
 SKU_LABEL = "kubernetes.azure.com/os-sku"

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from conformance._suite.model import Claim, Level, Unknown, Verdict
+from conformance._suite.errors import Unknown
+from conformance._suite.requirement import Level
+from conformance._suite.result import Claim, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from conformance._suite.model import Result
+    from conformance._suite.result import Result
 
 EXIT_CODES = {Claim.SUCCESS: 0, Claim.FAILURE: 1, Claim.PARTIAL: 4}
 EXIT_USAGE = 2

@@ -6,12 +6,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from conformance._suite.model import ClusterFacts, NodeFacts, Unknown
-
-if TYPE_CHECKING:
-    from conformance._suite.model import Requirement
+from conformance._suite.errors import Unknown
+from conformance._suite.facts import ClusterFacts, NodeFacts
 
 _VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:-([0-9A-Za-z.-]+))?(?:\+[0-9A-Za-z.-]+)?")
 
@@ -101,16 +99,3 @@ def containerd_version(node: NodeFacts) -> Version:
     if runtime != "containerd":
         raise Unknown(f"the container runtime of {node.name} is {node.container_runtime!r}", "runtime-unknown")
     return Version.parse(version)
-
-
-def excluded_by(requirement: Requirement, facts: NodeFacts | ClusterFacts) -> str | None:
-    """
-    Say why the requirement's range leaves out this node or cluster, or None when it holds for it.
-    """
-    for bound in requirement.since:
-        if not bound.reached_by(facts):
-            return f"holds since {bound}"
-    for bound in requirement.until:
-        if bound.reached_by(facts):
-            return f"holds until {bound}"
-    return None

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from conformance._suite.model import Scope, SuiteError
+from conformance._suite.errors import SuiteError
+from conformance._suite.facts import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

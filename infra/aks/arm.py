@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from conformance._suite.model import SuiteError, TargetError, UsageError
+from conformance._suite.errors import SuiteError, TargetError, UsageError
 from conformance._suite.redact import redact
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from conformance._suite.model import UsageError
+from conformance._suite.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse

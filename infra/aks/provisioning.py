@@ -13,8 +13,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
+from conformance._suite.errors import SuiteError, TargetError, UsageError
 from conformance._suite.files import cache_directory
-from conformance._suite.model import SuiteError, TargetError, UsageError
 from conformance._suite.redact import redact
 from conformance._suite.waiting import TryAgainError, persistently
 from infra.aks import arm as connection

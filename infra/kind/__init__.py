@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, Timeout
 
+from conformance._suite.errors import SuiteError, TargetError, UsageError
 from conformance._suite.files import cache_directory
-from conformance._suite.model import SuiteError, TargetError, UsageError
 from infra.kind import api, control_plane, settings
 from infra.kind.settings import PASSWORD, Settings, Versions, load_versions
 from infra.kind.state import STEPS, State, folder, kubeconfig, load

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from conformance._suite.cluster import Cluster, RefusedError
-from conformance._suite.model import TargetError
+from conformance._suite.errors import TargetError
 from conformance._suite.waiting import TryAgainError, persistently
 from conformance._suite.workload import BASE_IMAGE, bootstrap_command, pack
 from infra.kind.control_plane import POD_NETWORK, SERVICE_NETWORK, node_name

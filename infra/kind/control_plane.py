@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from conformance._suite.model import TargetError
+from conformance._suite.errors import TargetError
 from conformance._suite.redact import redact
 from infra.kind.settings import PASSWORD
 from infra.kind.state import write_secret

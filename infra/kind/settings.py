@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from conformance._suite.model import TargetError, UsageError
+from conformance._suite.errors import TargetError, UsageError
 from conformance._suite.workload import BASE_IMAGE
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from conformance._suite.errors import UsageError
 from conformance._suite.files import cache_directory
-from conformance._suite.model import UsageError
 from infra.kind.settings import Settings
 
 if TYPE_CHECKING:

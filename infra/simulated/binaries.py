@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from conformance._suite.errors import TargetError, UsageError
 from conformance._suite.files import cache_directory
-from conformance._suite.model import TargetError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

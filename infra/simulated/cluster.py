@@ -23,8 +23,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from filelock import FileLock
 
+from conformance._suite.errors import TargetError, UsageError
 from conformance._suite.files import cache_directory
-from conformance._suite.model import TargetError, UsageError
 from infra.simulated import binaries
 from infra.simulated.model.eras import ERAS
 from infra.simulated.supervisor import process_start

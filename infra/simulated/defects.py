@@ -8,7 +8,7 @@ import difflib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from conformance._suite.model import UsageError
+from conformance._suite.errors import UsageError
 from infra.simulated.api_defects import API_DEFECTS
 from infra.simulated.model.deviations import DEVIATIONS
 

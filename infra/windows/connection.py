@@ -26,7 +26,7 @@ import requests
 from winrm.exceptions import AuthenticationError, WinRMError, WinRMOperationTimeoutError, WinRMTransportError
 from winrm.protocol import Protocol
 
-from conformance._suite.model import TargetError, UsageError
+from conformance._suite.errors import TargetError, UsageError
 from conformance._suite.redact import redact
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from conformance._suite.model import TargetError, UsageError
+from conformance._suite.errors import TargetError, UsageError
 from conformance._suite.redact import MARK, redact
 from infra.windows.connection import Connection, Pace, ScriptError
 

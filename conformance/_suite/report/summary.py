@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conformance._suite.files import write_text
-from conformance._suite.model import Level, Verdict
 from conformance._suite.report.verdict import CLUSTER, document
 from conformance._suite.report.wording import (
     SIMULATED,
@@ -25,12 +24,14 @@ from conformance._suite.report.wording import (
     place,
     printable,
 )
+from conformance._suite.requirement import Level
+from conformance._suite.result import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from conformance._suite.model import Result
     from conformance._suite.report.verdict import Run
+    from conformance._suite.result import Result
 
 NAME = "summary.md"
 _STEP_LIMIT = 1_000_000

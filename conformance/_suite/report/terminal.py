@@ -12,7 +12,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from conformance._suite.model import Claim, Level, Verdict
 from conformance._suite.report.verdict import CLUSTER
 from conformance._suite.report.wording import (
     SIMULATED,
@@ -25,12 +24,14 @@ from conformance._suite.report.wording import (
     place,
     printable,
 )
+from conformance._suite.requirement import Level
+from conformance._suite.result import Claim, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from conformance._suite.model import Result
     from conformance._suite.report.verdict import Run
+    from conformance._suite.result import Result
 
 _EACH = 20
 """How many failures are written out; the reports have all."""

@@ -8,16 +8,20 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from conformance._suite.errors import UsageError
 from conformance._suite.files import write_text
-from conformance._suite.model import Level, UsageError, Verdict
 from conformance._suite.redact import redact, redact_json
+from conformance._suite.requirement import Level
+from conformance._suite.result import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
     from pathlib import Path
 
-    from conformance._suite.model import Claim, ClusterFacts, NodeFacts, Requirement, Result
+    from conformance._suite.facts import ClusterFacts, NodeFacts
+    from conformance._suite.requirement import Requirement
+    from conformance._suite.result import Claim, Result
 
 API_VERSION = "hostprocess-conformance/v1"
 KIND = "ConformanceReport"

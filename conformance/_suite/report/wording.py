@@ -10,15 +10,17 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from conformance._suite.model import Claim, Level, Verdict
 from conformance._suite.report.verdict import CLUSTER
+from conformance._suite.requirement import Level
+from conformance._suite.result import Claim, Verdict
 from conformance._suite.verdict import EXIT_INTERRUPTED, EXIT_MEANING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from conformance._suite.model import NodeFacts, Result
+    from conformance._suite.facts import NodeFacts
     from conformance._suite.report.verdict import Run
+    from conformance._suite.result import Result
 
 SIMULATED = "SIMULATED: the nodes were a model of Windows nodes. This tells about the suite, not about anyone's node."
 LINES = 24

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from conformance._suite.errors import SuiteError
 from conformance._suite.files import cache_directory, write_text
-from conformance._suite.model import SuiteError
 from conformance._suite.redact import redact
 from conformance._suite.report.allure.results import CATEGORIES
 from conformance._suite.report.wording import one_line

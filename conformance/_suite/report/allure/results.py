@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import allure
 
 from conformance._suite.files import write_text
-from conformance._suite.model import Level, Verdict
 from conformance._suite.redact import redact
 from conformance._suite.report.verdict import CLUSTER
 from conformance._suite.report.wording import (
@@ -31,13 +30,16 @@ from conformance._suite.report.wording import (
     place,
     printable,
 )
+from conformance._suite.requirement import Level
+from conformance._suite.result import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from conformance._suite.model import Requirement, Result
     from conformance._suite.report.verdict import Run
+    from conformance._suite.requirement import Requirement
+    from conformance._suite.result import Result
 
 _STATUS = {
     Verdict.CONFORMANT: "passed",
