@@ -803,7 +803,7 @@ class Credential:
 
 arm.credential = Credential
 arm.POLL_SECONDS = 0.01
-from conformance.__main__ import main
+from conformance._suite.cli.program import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from conformance import __main__ as program
 from conformance._suite import catalogue, workload
+from conformance._suite.cli import program
 from conformance._suite.facts import Scope
-from conformance._suite.observe import RESIDUE
 from conformance._suite.requirement import Defect, Requirement
 from conformance._suite.versions import Containerd
+from conformance._suite.workload import RESIDUE
 
 PAGES = catalogue.load()
 SOURCES = (

@@ -31,7 +31,7 @@ NOW = datetime(2026, 11, 23, 1, 30, tzinfo=UTC)
 # Killed by itself while a local group, a local user and a host path are on the node.
 KILLED = """
 import os, signal, sys
-from conformance import __main__ as program
+from conformance._suite.cli import program
 from conformance._suite.observe import Engine
 async def killed(*_): os.kill(os.getpid(), signal.SIGKILL)
 Engine._delete_pod = killed

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from conformance import __main__ as program
 from conformance._suite import workload
+from conformance._suite.cli import program
 from tests.conftest import ROOT, kubectl, run_program
 
 if TYPE_CHECKING:

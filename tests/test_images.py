@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from conformance import __main__ as program
 from conformance._suite import images, workload
+from conformance._suite.cli import program
 from conformance._suite.errors import UsageError
 from conformance._suite.images import Images
 from conformance._suite.workload import BASE_IMAGE

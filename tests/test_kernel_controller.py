@@ -7,8 +7,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from conformance._suite.facts import ClusterFacts, NodeFacts
+from conformance._suite.judge.matrix import Selected, pages
+from conformance._suite.judge.outcome import result_from_json, result_to_json
+from conformance._suite.judge.pytest_run import complete
 from conformance._suite.judging import Judging
-from conformance._suite.plugin import Controller, pages, result_from_json, result_to_json
 from conformance._suite.requirement import Level
 from conformance._suite.result import Result, Verdict
 
@@ -18,20 +20,19 @@ NODES = tuple(
 )
 
 
-def _controller() -> Controller:
+def _complete(*selected: tuple[str, str | None]) -> list[Result]:
     facts = ClusterFacts("existing", "v1.37.2", simulated=False)
-    return Controller(Judging(Path(), "r", "2026-01-01T00:00:00+00:00", facts, NODES), None)
+    judging = Judging(Path(), "r", "2026-01-01T00:00:00+00:00", facts, NODES)
+    return complete(judging, Selected(frozenset(selected)), {})
 
 
 def test_every_requirement_has_a_row_for_every_node_or_one_for_the_cluster() -> None:
-    found = {(one.requirement, one.node) for one in _controller().complete()}
+    found = {(one.requirement, one.node) for one in _complete()}
     assert len(found) == sum(1 if one.scope == "cluster" else 2 for one in pages().requirements.values())
 
 
 def test_a_result_that_never_came_is_not_proven() -> None:
-    controller = _controller()
-    controller.selected = {("resources/cpu/limit-is-the-jobs", "new")}
-    found = {(one.requirement, one.node): one for one in controller.complete()}
+    found = {(one.requirement, one.node): one for one in _complete(("resources/cpu/limit-is-the-jobs", "new"))}
     lost = found["resources/cpu/limit-is-the-jobs", "new"]
     assert (lost.verdict, lost.reason_code) == (Verdict.NOT_PROVEN, "no-result")
     left_out = found["resources/cpu/limit-is-the-jobs", "old"]
@@ -39,7 +40,7 @@ def test_a_result_that_never_came_is_not_proven() -> None:
 
 
 def test_versions_are_gated_for_each_node_by_itself() -> None:
-    found = {(one.requirement, one.node): one.verdict for one in _controller().complete()}
+    found = {(one.requirement, one.node): one.verdict for one in _complete()}
     assert found["storage/volumes/at-mount-path-with-drive", "old"] is Verdict.NOT_APPLICABLE
     assert found["storage/volumes/at-mount-path-with-drive", "new"] is Verdict.NOT_PROVEN
 

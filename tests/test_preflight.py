@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from conformance import __main__ as program
+from conformance._suite.cli import program
 from conformance._suite.cluster import Answer, Cluster
 from conformance._suite.errors import TargetError, UsageError
 from conformance._suite.preflight import (

@@ -241,7 +241,7 @@ IN_CLUSTER = """\
 import sys
 import kubernetes.aio.config.incluster_config as mounted
 mounted.SERVICE_TOKEN_FILENAME, mounted.SERVICE_CERT_FILENAME = sys.argv[1:3]
-from conformance.__main__ import main
+from conformance._suite.cli.program import main
 sys.exit(main(sys.argv[3:]))
 """
 

@@ -5,6 +5,7 @@ What judging needs to know about a run, as data: who is judged, and which eviden
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Judging:
     """
     ``started`` is the run's beginning (UTC, ISO 8601): older evidence is not its. ``same_digest`` asks for evidence of
@@ -28,6 +29,13 @@ class Judging:
     nodes: tuple[NodeFacts, ...]
     same_digest: bool = True
     digests: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def by_name(self) -> dict[str, NodeFacts]:
+        """
+        The nodes by their names.
+        """
+        return {node.name: node for node in self.nodes}
 
     def to_data(self) -> dict[str, Any]:
         """

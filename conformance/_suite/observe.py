@@ -20,7 +20,7 @@ from conformance._suite.errors import TargetError, Unknown
 from conformance._suite.facts import Scope
 from conformance._suite.images import Images
 from conformance._suite.waiting import TryAgainError, persistently
-from conformance._suite.workload import BASE_IMAGE, bootstrap_command, load
+from conformance._suite.workload import BASE_IMAGE, RESIDUE, bootstrap_command, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 LOCK = "hpc-lock"
 """The ConfigMap that says that a run uses a given namespace."""
-RESIDUE = "residue"
-"""The workload that runs before all others: it reaps, and shows that images can be pulled and kubelets reached."""
 ENFORCE_LABEL = "pod-security.kubernetes.io/enforce"
 _COLLECTIONS = {"Pod": "pods", "ConfigMap": "configmaps", "Secret": "secrets", "ServiceAccount": "serviceaccounts"}
 
@@ -83,10 +81,6 @@ class Progress:
     done: int = 0
     awaited: dict[str, str] = field(default_factory=dict)
     """What is awaited, by the name of the piece of work."""
-
-
-class _Deadline(Exception):  # noqa: N818 - an outcome, not a mistake
-    pass
 
 
 class _Trouble(Exception):  # noqa: N818 - an outcome, not a mistake

@@ -29,6 +29,8 @@ BASE_IMAGE = (
     "@sha256:b4c9637e032f667c52d1eccfa31ad8c63f1b035e8639f3f48a510536bf34032b"
 )
 
+RESIDUE = "residue"
+"""The workload that runs before all others: it reaps, and shows that images can be pulled and kubelets reached."""
 UNTIL = {"finished", "running", "settled", "output", "log", "event", "answered"}
 _STEP_KEYS = {
     "name", "manifest", "until", "deadline", "probes", "always", "shared", "sample", "requests", "proxy", "log",

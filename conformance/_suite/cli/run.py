@@ -1,0 +1,132 @@
+"""
+``nox -s conformance``: one run, from top to bottom.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import conformance as suite
+from conformance._suite import cleanup, evidence, preflight, verdict, workload
+from conformance._suite.cli.asked import Asked, documented_images, output_folder
+from conformance._suite.cli.display import Display
+from conformance._suite.cli.interrupts import deferred, on_interrupt
+from conformance._suite.cli.options import run_parser
+from conformance._suite.cli.targets import PROVISIONED, brought_up, only_described
+from conformance._suite.cluster import Cluster
+from conformance._suite.judge.pytest_run import judge, require_readable, select
+from conformance._suite.judging import Judging
+from conformance._suite.observe import Engine, Plan
+from conformance._suite.report import write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from infra.target import Target
+
+
+def conformance(arguments: Sequence[str]) -> int:
+    """
+    Bring the target up, judge its nodes, and take down what was brought up. Returns the exit code.
+    """
+    options = run_parser().parse(arguments)
+    asked = Asked.of(options)
+    if asked.expression:
+        require_readable(asked.expression)
+    display = Display()
+    if only_described(options, display.say):
+        return 0
+    with brought_up(options, display.say) as (target, died):
+        return asyncio.run(_run(asked, target, died, display))
+
+
+async def _run(asked: Asked, target: Target, died: Callable[[], bool], display: Display) -> int:
+    """
+    One run: preflight, select, observe, judge, report. Nothing in it calls back.
+    """
+    started, run_id, say = datetime.now(UTC), secrets.token_hex(4), display.say
+    async with await Cluster.connect(target.kubeconfig, target.context) as api:
+        cluster, nodes = await preflight.look(
+            api, target.name, asked.choice, asked.expectations, asked.needs, say, simulated=target.simulated
+        )
+        # Here it is known which nodes there are, and so which cells.
+        judging = Judging(Path(), run_id, started.isoformat(), cluster, nodes)
+        selected = select(judging, asked.expression)
+        for left in await cleanup.reap(api, asked.needs.namespace, say, everything=False):
+            say(f"left behind by an earlier run: {left}")
+
+        out = output_folder(asked.out, f"{started:%Y%m%dT%H%M%SZ}-{run_id}")
+        evidence.write_json(out / "run.json", {
+            "suite": suite.__version__, "started": started.isoformat(),
+            "judging": judging.to_data(), "expression": asked.expression,
+            "defects": asked.defects,
+            "images": {one: asked.images.resolve(one) for one in sorted(documented_images())},
+        })  # fmt: skip
+        judging = replace(judging, out=out.resolve())
+        display.header(cluster, nodes, out)
+
+        workloads = tuple(workload.load(name) for name in selected.workloads(judging))
+        plan = Plan(run_id, out, cluster, nodes, workloads, asked.images, asked.time_scale, asked.needs.namespace)
+        engine = Engine(api, plan, display.progress, died, say)
+        try:
+            interrupted = not await observe(engine, target, died, display)
+            run = judge(judging, selected, out, started=started, workers=asked.workers, interrupted=interrupted,
+                        defects=asked.defects)  # fmt: skip
+            with deferred(lambda: say("the verdict is there; writing the reports")):
+                write_all(run, say)
+        finally:
+            if not died():
+                await _say_what_is_left(api, engine.going, say)
+    display.verdict(run)
+    return run.exit_code
+
+
+async def observe(engine: Engine, target: Target, died: Callable[[], bool], display: Display) -> bool:
+    """
+    Observe, and say how far that is and what could not be put back. Ctrl-C cleans up; the third one leaves it. Returns
+    whether nothing interrupted it.
+    """
+    observation = asyncio.create_task(engine.observe())
+    times = 0
+
+    def interrupt() -> None:
+        nonlocal times
+        times += 1
+        if died():
+            observation.cancel()
+        elif times == 1:
+            display.say("interrupted: cleaning up, at most five minutes; Ctrl-C twice more to leave it")
+            observation.cancel()
+        elif times == 3 and target.name in PROVISIONED:
+            observation.cancel()  # the whole cluster is taken down now
+        elif times == 3:
+            left = ", ".join(map(str, engine.going))
+            display.say(f"left behind: {left}, and what is on the hosts; `nox -s cleanup -- --all` takes it away")
+            os._exit(verdict.EXIT_INTERRUPTED)
+
+    try:
+        with on_interrupt(interrupt):
+            await observation
+    except asyncio.CancelledError:
+        return False
+    finally:
+        display.progress_ended()
+        for untidy in engine.untidy:
+            display.say(f"left behind: {untidy}")
+    return True
+
+
+async def _say_what_is_left(api: Cluster, going: Sequence[cleanup.Going], say: Callable[[str], None]) -> None:
+    waiting = asyncio.create_task(cleanup.left_behind(api, going))
+    try:
+        with on_interrupt(waiting.cancel):
+            for left in await waiting:
+                say(f"left behind: {left}")
+    except asyncio.CancelledError:
+        say(f"left behind, unless it is gone by now: {', '.join(map(str, going))}")

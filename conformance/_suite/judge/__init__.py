@@ -1,0 +1,3 @@
+"""
+Judging: a pytest run over finished evidence. Nothing here observes, and nothing calls back.
+"""
