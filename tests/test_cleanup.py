@@ -32,9 +32,9 @@ NOW = datetime(2026, 11, 23, 1, 30, tzinfo=UTC)
 KILLED = """
 import os, signal, sys
 from conformance._suite.cli import program
-from conformance._suite.observe import Engine
+from conformance._suite.observe.workload_run import WorkloadRun
 async def killed(*_): os.kill(os.getpid(), signal.SIGKILL)
-Engine._delete_pod = killed
+WorkloadRun._delete_pod = killed
 program.main(sys.argv[1:])
 """
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from conformance._suite.observe import _Seen
+from conformance._suite.observe.seen import Seen
 
 
 def _pod(name: str, node: str | None, owner: str | None = None) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def _pod(name: str, node: str | None, owner: str | None = None) -> dict[str, Any
 
 
 def test_a_pod_that_is_not_bound_yet_is_no_nodes_pod() -> None:
-    seen = _Seen()
+    seen = Seen()
     seen.pod_changed("ADDED", _pod("sample-1", None, "sample"))
     assert seen.pods_of("sample", "win-1") == []
     seen.pod_changed("MODIFIED", _pod("sample-1", "win-2", "sample"))
@@ -26,14 +26,14 @@ def test_a_pod_that_is_not_bound_yet_is_no_nodes_pod() -> None:
 
 
 def test_the_bell_of_the_node_rings_for_its_pods_only() -> None:
-    seen = _Seen()
+    seen = Seen()
     first, second = seen.bell("sample", "win-1"), seen.bell("sample", "win-2")
     seen.pod_changed("ADDED", _pod("sample-1", "win-1", "sample"))
     assert (first.is_set(), second.is_set()) == (True, False)
 
 
 def test_a_pod_that_is_deleted_is_gone() -> None:
-    seen = _Seen()
+    seen = Seen()
     seen.pod_changed("ADDED", _pod("plain", "win-1"))
     assert len(seen.pods_of("plain", "win-1")) == 1
     seen.pod_changed("DELETED", _pod("plain", "win-1"))

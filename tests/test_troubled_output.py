@@ -13,7 +13,9 @@ from conformance._suite import evidence, preflight, workload
 from conformance._suite.cluster import Answer, Cluster
 from conformance._suite.errors import Unknown
 from conformance._suite.judging import Judging
-from conformance._suite.observe import Engine, Plan, now
+from conformance._suite.observe.engine import Engine
+from conformance._suite.observe.plan import Plan
+from conformance._suite.observe.workload_run import now
 from conformance._suite.selection import Choice, Expectations
 
 if TYPE_CHECKING:

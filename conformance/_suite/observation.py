@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from conformance._suite import pod_status
 from conformance._suite.errors import Unknown
 
 if TYPE_CHECKING:
@@ -43,15 +44,28 @@ class Container:
     status: Mapping[str, Any]
 
     @property
+    def ended(self) -> bool:
+        """
+        Whether it has ended at least once.
+        """
+        return bool(pod_status.terminated(self.status))
+
+    @property
+    def ready(self) -> bool:
+        """
+        Whether it runs and is ready.
+        """
+        return "running" in (self.status.get("state") or {}) and bool(self.status.get("ready"))
+
+    @property
     def terminated(self) -> Mapping[str, Any]:
         """
         The ``state.terminated`` object (``reason``, ``exitCode``, ``message``). Raises Unknown when it has not ended.
         """
-        state = self.status.get("state") or {}
-        ended = state.get("terminated") or (self.status.get("lastState") or {}).get("terminated")
+        ended = pod_status.terminated(self.status)
         if not ended:
-            raise Unknown(f"container {self.name} has not ended: {state or 'no state'}", "not-ended")
-        return ended  # type: ignore[no-any-return]
+            raise Unknown(f"container {self.name} has not ended: {self.status.get('state') or 'no state'}", "not-ended")
+        return ended
 
     @property
     def started(self) -> bool:
@@ -59,13 +73,14 @@ class Container:
         Whether the runtime ever started a process: a container that ended as StartError or ContainerCannotRun, or
         that waits without having run, never did.
         """
-        for state in (self.status.get("state") or {}, self.status.get("lastState") or {}):
-            if "running" in state:
-                return True
-            ended = state.get("terminated")
-            if ended and ended.get("reason") not in {"StartError", "ContainerCannotRun", "ContainerStatusUnknown"}:
-                return True
-        return False
+        return pod_status.ever_started(self.status)
+
+    @property
+    def lost(self) -> bool:
+        """
+        Whether it ended, and the kubelet does not know how.
+        """
+        return (pod_status.terminated(self.status) or {}).get("reason") in pod_status.LOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +112,8 @@ class Step:
         """
         A container of the pod, init containers included.
         """
-        status = self.pod["status"]
-        for entry in [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]:
-            if entry["name"] == name:
-                return Container(name, entry)
+        if (status := pod_status.status_of(self.pod, name)) is not None:
+            return Container(name, status)
         raise Unknown(f"step {self.data['name']}: the pod has no status for container {name}", "no-container-status")
 
     def log(self, container: str) -> str:

@@ -53,3 +53,12 @@ async def persistently(attempt: Callable[[], Awaitable[Value]], seconds: float) 
         return await attempt()
 
     return await retrying(once)
+
+
+def forget_cancellation() -> None:
+    """
+    Let this task await again after it was cancelled: what is left to do must be done.
+    """
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()

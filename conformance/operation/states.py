@@ -20,7 +20,6 @@ _TROUBLE = re.compile(
     r"code = Unavailable|ttrpc: closed",
     re.IGNORECASE,
 )
-_LOST = {"Unknown", "ContainerStatusUnknown"}
 
 
 def state_of(step: Step, container: str) -> str:
@@ -33,15 +32,15 @@ def state_of(step: Step, container: str) -> str:
     if pod.get("reason") or "deletionTimestamp" in step.pod["metadata"]:
         why = f"{pod.get('reason') or 'deleted'} {pod.get('message') or ''}".strip()
         raise Unknown(f"the pod was stopped: {why}", "pod-stopped")
-    status = step.container(container).status
-    state, last = status.get("state") or {}, status.get("lastState") or {}
-    ended = state.get("terminated") or last.get("terminated")
-    if not ended:
-        if "running" in state and status.get("ready"):
+    seen = step.container(container)
+    if not seen.ended:
+        if seen.ready:
             return RUNNING
-        raise Unknown(f"container {container} neither runs nor has ended: {state or 'no state'}", "not-settled")
+        state = seen.status.get("state") or "no state"
+        raise Unknown(f"container {container} neither runs nor has ended: {state}", "not-settled")
+    ended = seen.terminated
     message = str(ended.get("message") or "")
-    if ended.get("reason") in _LOST:
+    if seen.lost:
         raise Unknown("the kubelet does not know how the container ended", "container-lost")
     if _TROUBLE.search(message):
         raise Unknown(f"the runtime was in trouble: {message}", "runtime-trouble")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conformance._suite import preflight
-from conformance._suite.cleanup import left_behind, reap
 from conformance._suite.cli.asked import choice_of, needs_of, read_images
 from conformance._suite.cli.display import Display
 from conformance._suite.cli.options import Parser, add_existing, add_images, add_nodes
@@ -19,7 +18,9 @@ from conformance._suite.cli.run import observe
 from conformance._suite.cli.targets import brought_up
 from conformance._suite.cluster import Cluster
 from conformance._suite.errors import TargetError, UsageError
-from conformance._suite.observe import BusyError, Engine, Plan
+from conformance._suite.observe.cleanup import left_behind, reap
+from conformance._suite.observe.engine import Engine
+from conformance._suite.observe.plan import BusyError, Plan
 from conformance._suite.selection import Expectations
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from conformance._suite.facts import ClusterFacts, NodeFacts
-    from conformance._suite.observe import Progress
+    from conformance._suite.observe.plan import Progress
     from conformance._suite.report.verdict import Run
 
 PLAIN_SECONDS = 5

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import conformance as suite
-from conformance._suite import cleanup, evidence, preflight, verdict, workload
+from conformance._suite import evidence, preflight, verdict, workload
 from conformance._suite.cli.asked import Asked, documented_images, output_folder
 from conformance._suite.cli.display import Display
 from conformance._suite.cli.interrupts import deferred, on_interrupt
@@ -22,7 +22,9 @@ from conformance._suite.cli.targets import PROVISIONED, brought_up, only_describ
 from conformance._suite.cluster import Cluster
 from conformance._suite.judge.pytest_run import judge, require_readable, select
 from conformance._suite.judging import Judging
-from conformance._suite.observe import Engine, Plan
+from conformance._suite.observe import cleanup
+from conformance._suite.observe.engine import Engine
+from conformance._suite.observe.plan import Plan
 from conformance._suite.report import write_all
 
 if TYPE_CHECKING:

@@ -1,0 +1,200 @@
+"""
+Waiting until a step's ``until`` is met: by what the watches see, and by the logs that are followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from conformance._suite import evidence
+from conformance._suite.cluster import RefusedError
+from conformance._suite.observe.plan import Trouble
+from conformance._suite.pod_status import failing, finished, has_ended, has_started, image_trouble, running
+from conformance._suite.waiting import TryAgainError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from conformance._suite.cluster import Cluster
+    from conformance._suite.observe.plan import Plan
+    from conformance._suite.observe.seen import Seen
+    from conformance._suite.workload import Step
+
+PULL_SECONDS = 600
+"""How long pulling images may take before a step's deadline counts; the kubelet pulls one after another."""
+IMAGE_SECONDS = 60
+"""For how long an image that cannot be pulled is tried before the kubelet is believed."""
+SIMULATED_SETTLING = 0.3
+"""The part of a step's ``stable`` time that a simulated kubelet, which reports at once, is given."""
+LOG_WINDOW = 4096
+"""Characters at the end of a log in which a step's pattern is looked for."""
+
+
+@dataclass(slots=True)
+class Patience:
+    """
+    The deadline of a step. It counts from when the images are there: how long a registry takes is no node's fault.
+    """
+
+    timer: asyncio.Timeout
+    limit: float
+    pulling: bool = False
+
+    def heed(self, events: list[dict[str, Any]], pulling_until: float) -> None:
+        """
+        Take in what the kubelet says about pulling images.
+        """
+        said = [event["reason"] for event in events if event["reason"] in {"Pulling", "Pulled"}]
+        pulling = bool(said) and said[-1] == "Pulling"
+        if pulling:
+            self.timer.reschedule(pulling_until)
+        elif self.pulling:
+            self.timer.reschedule(asyncio.get_running_loop().time() + self.limit)
+        self.pulling = pulling
+
+
+@dataclass(frozen=True, slots=True)
+class Awaiting:
+    """
+    One step's wait for the pods of ``owner`` (an owner's name, or the pod's own) on ``node`` (empty: wherever).
+    """
+
+    cluster: Cluster
+    plan: Plan
+    seen: Seen
+    step: Step
+    owner: str
+    node: str
+    patience: Patience
+
+    async def until_met(self) -> dict[str, str]:
+        """
+        Wait until the step's ``until`` is met; return the logs that were read on the way, by container. Raises Trouble
+        when it cannot be met any more.
+        """
+        step = self.step
+        if step.until == "event":
+            await self._until(self._event_seen)
+            return {}
+        if step.until in {"output", "log"}:
+            containers = step.probes if step.until == "output" else ((step.log or {})["container"],)
+            texts = await asyncio.gather(*(self._follow(name) for name in containers))
+            return dict(zip(containers, texts, strict=True))
+        if step.until == "settled":
+            await self._until_settled()
+            return {}
+        met = finished if step.until == "finished" else running
+        await self._until(lambda: met(self.pod))
+        return {}
+
+    @property
+    def pod(self) -> dict[str, Any] | None:
+        """
+        The pod as last seen.
+        """
+        return self.seen.pod_of(self.owner, self.node)
+
+    def _event_seen(self) -> bool:
+        wanted = (self.step.event or {})["reason"]
+        return any(re.fullmatch(wanted, str(event["reason"])) for event in self.seen.events_of({self.owner}))
+
+    async def _until(self, met: Callable[[], bool]) -> None:
+        bell = self.seen.bell(self.owner, self.node)
+        unpullable_since: float | None = None
+        existed = False
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        while True:
+            bell.clear()
+            if met():
+                return
+            pod = self.pod
+            if pod is None and existed:
+                raise Trouble("pod-vanished", "the pod was deleted before it was done")
+            if pod is not None:
+                existed = True
+                events = self.seen.events_of({pod["metadata"]["name"]})
+                self.patience.heed(events, began + PULL_SECONDS * self.plan.time_scale)
+            refused = image_trouble(pod)
+            if refused is None:
+                unpullable_since = None
+            else:
+                unpullable_since = unpullable_since or clock()
+                if clock() - unpullable_since > IMAGE_SECONDS * self.plan.time_scale:
+                    raise Trouble("image-not-pulled", f"the image cannot be pulled: {refused}")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(bell.wait(), 5 if refused else None)
+
+    async def _until_settled(self) -> None:
+        """
+        Wait until the pod either has failed visibly or has run undisturbed for ``stable`` seconds.
+        """
+        while True:
+            await self._until(lambda: running(self.pod) or failing(self.pod))
+            pod = self.pod
+            if pod is None or failing(pod):
+                return
+            stable = self.step.stable * (SIMULATED_SETTLING if self.plan.cluster.simulated else self.plan.time_scale)
+            if await self._undisturbed(pod, stable):
+                return
+            # A log has ended: give the status the time to say why.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(stable):
+                    await self._until(lambda: failing(self.pod))
+
+    async def _undisturbed(self, pod: Mapping[str, Any], seconds: float) -> bool:
+        """
+        Whether every container runs on for so long. The kubelet ends a log that is followed when its container ends;
+        the pod's status says it later, on a busy node much later.
+        """
+
+        async def follow(name: str) -> None:
+            query = {"container": name, "follow": "true", "tailLines": "1"}
+            with contextlib.suppress(TryAgainError, RefusedError):
+                async for _ in self.cluster.stream(log_path(pod), query, silence=3600):
+                    pass
+
+        follows = [asyncio.create_task(follow(container["name"])) for container in pod["spec"]["containers"]]
+        try:
+            ended, _ = await asyncio.wait(follows, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in follows:
+                task.cancel()
+            await asyncio.gather(*follows, return_exceptions=True)
+        return not ended
+
+    async def _follow(self, container: str) -> str:
+        """
+        Follow one container's log until it says what is awaited, or the container has ended.
+        """
+        await self._until(lambda: has_started(self.pod, container) or failing(self.pod))
+        if not has_started(self.pod, container):
+            return ""
+        pattern = re.compile((self.step.log or {})["pattern"]) if self.step.log else None
+        while True:
+            pod = self.pod
+            if pod is None:
+                raise Trouble("pod-vanished", "the pod was deleted before it was done")
+            text = ""
+            with contextlib.suppress(TryAgainError):
+                query = {"container": container, "follow": "true", "limitBytes": str(evidence.OUTPUT_LIMIT)}
+                async for chunk in self.cluster.stream(log_path(pod), query, silence=3600):
+                    text += chunk.decode(errors="replace")
+                    # Only the end is searched: patterns must stay quick whatever a container writes.
+                    if pattern.search(text[-LOG_WINDOW:]) if pattern else evidence.output_ended(text):
+                        return text
+            if has_ended(self.pod, container) or len(text) >= evidence.OUTPUT_LIMIT:
+                return text
+            # The stream broke or ended early: read again from the beginning.
+            await asyncio.sleep(0.3)
+
+
+def log_path(pod: Mapping[str, Any]) -> str:
+    """
+    The API path of a pod's log.
+    """
+    return f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}/log"

@@ -1,0 +1,129 @@
+"""
+Putting what there is into a step's record: the pod and its events, the logs, what the probes printed, the answer of a
+pod's port.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from conformance._suite import evidence, pod_status
+from conformance._suite.errors import Unknown
+from conformance._suite.observe.awaiting import log_path
+from conformance._suite.observe.plan import Trouble
+from conformance._suite.observe.requests import send
+from conformance._suite.waiting import TryAgainError, persistently
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from conformance._suite.cluster import Answer, Cluster
+    from conformance._suite.observe.seen import Seen
+    from conformance._suite.workload import Step
+
+LOG_SECONDS = 10
+"""For how long the API server's way to a kubelet is tried."""
+PROXY_SECONDS = 5
+"""For how long the API server's way to a pod's port is tried."""
+KEPT_LOG = 16 * 1024
+"""Characters of a probe's log that evidence keeps; its facts stand beside it."""
+
+
+def snapshot(seen: Seen, record: dict[str, Any], owner: str, node: str, *, keep: bool = False) -> None:
+    """
+    Put the pod and the events as last seen into a step's record; with ``keep`` a pod that is there already stays.
+    """
+    pods = seen.pods_of(owner, node)
+    if pods and not (keep and record["kubernetes"]["pod"]):
+        pod = dict(pods[0])
+        pod["metadata"] = {key: value for key, value in pod["metadata"].items() if key != "managedFields"}
+        record["kubernetes"]["pod"] = pod
+    names = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    record["kubernetes"]["pods"] = names
+    record["kubernetes"]["events"] = seen.events_of({owner, *names})
+
+
+def what_is_known(seen: Seen, owner: str, node: str) -> str:
+    """
+    What is known about a pod that did not get where it should, in one line.
+    """
+    pods = seen.pods_of(owner, node)
+    events = seen.events_of({owner, *(pod["metadata"]["name"] for pod in pods)})
+    last = next(
+        (f"; {event['reason']}: {event['message']}" for event in reversed(events) if event["type"] == "Warning"), ""
+    )
+    return (pod_status.described(pods[0]) if pods else "no pod was seen") + last
+
+
+async def read_logs(cluster: Cluster, step: Step, record: dict[str, Any], logs: dict[str, str]) -> None:
+    """
+    Read the logs that were not read on the way, and what the probes printed in them. Raises Trouble for a log that
+    cannot be read.
+    """
+    pod = record["kubernetes"]["pod"]
+    if step.until == "event" or pod is None:
+        return
+    for entry in pod_status.statuses(pod):
+        name = entry["name"]
+        if name in logs or not pod_status.has_started(pod, name):
+            continue
+        logs[name] = await _read_log(cluster, pod, name)
+    record["kubernetes"]["logs"] = logs
+    for name in step.probes:
+        if name not in logs:
+            record["probeTrouble"][name] = {"code": "not-started", "message": "the container never started"}
+            continue
+        try:
+            record["probe"][name] = evidence.parse_output(logs[name])
+        except Unknown as error:
+            record["probeTrouble"][name] = {"code": error.code, "message": str(error)}
+        # The facts stand beside it; the log keeps what else was written.
+        logs[name] = logs[name][:KEPT_LOG]
+
+
+async def _read_log(cluster: Cluster, pod: Mapping[str, Any], container: str) -> str:
+    query = {"container": container, "limitBytes": str(evidence.OUTPUT_LIMIT)}
+
+    async def read() -> Answer:
+        # 5xx is what the API server says of a kubelet that it does not reach.
+        answer = await cluster.request("GET", log_path(pod), query=query, passing=frozenset({429}))
+        if answer.code >= 500:
+            raise TryAgainError(f"{answer.code} {answer.message}")
+        return answer
+
+    try:
+        answer = await persistently(read, LOG_SECONDS)
+    except TryAgainError as error:
+        raise Trouble("log-unreadable", f"the log of {container}: {error}") from error
+    if answer.code != 200:
+        raise Trouble("log-unreadable", f"the log of {container}: {answer.code} {answer.message}")
+    return answer.body if isinstance(answer.body, str) else str(answer.body)
+
+
+async def ask_through_proxy(cluster: Cluster, step: Step, record: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Ask the port that a probe says it listens on, through the API server; the answer as evidence keeps it.
+    """
+    wanted = step.proxy or {}
+    facts = record["probe"].get(wanted["container"]) or {}
+    told = facts.get(wanted["fact"])
+    port = told.get(wanted["port"]) if isinstance(told, dict) else None
+    metadata = record["kubernetes"]["pod"]["metadata"]
+    path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:{port}/proxy/"
+    if not isinstance(port, int):
+        return {"name": "proxy", "request": f"GET {path}", "code": 0, "reason": None,
+                "message": "the probe listens on no port", "causes": [], "warnings": [], "body": None}  # fmt: skip
+
+    async def ask() -> dict[str, Any]:
+        # A refused connection, too, comes as a 503: an answer. Any other 5xx is the way there, not the node.
+        answer = await send(cluster, "proxy", "GET", path, None, passing=frozenset({429}))
+        if answer["code"] >= 500 and "refused" not in answer["message"]:
+            asked.append(answer)
+            raise TryAgainError(answer["message"])
+        return answer
+
+    asked: list[dict[str, Any]] = []
+    try:
+        return await persistently(ask, PROXY_SECONDS)
+    except TryAgainError:
+        return asked[-1]

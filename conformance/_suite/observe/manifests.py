@@ -1,0 +1,93 @@
+"""
+What a manifest becomes before it is sent: its placeholders, its namespace, its place, the probe. Pure.
+
+A documented sample keeps every field but those that ``prepare`` names: this is the rule of what it may differ in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from conformance._suite import expiry
+from conformance._suite.facts import Scope
+from conformance._suite.workload import BASE_IMAGE, RESIDUE, bootstrap_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from conformance._suite.observe.plan import Plan, Stage, Work
+    from conformance._suite.workload import Step
+
+
+def placeholders(work: Work, plan: Plan, stage: Stage, now: datetime) -> dict[str, str]:
+    """
+    The values of the placeholders of a manifest; ``now`` is the time by the server's clock.
+    """
+    return {
+        "run": plan.run_id,
+        "nonce": work.nonce,
+        "namespace": stage.namespaces["main"],
+        "node": work.node.name if work.node else "",
+        "image": BASE_IMAGE,
+        "reap-before": str(expiry.ALL_HOURS if plan.reap_all else expiry.hour_of(now)),
+        **{f"marker.{name}": text for name, text in work.record["parameters"]["markers"].items()},
+    }
+
+
+def prepare(document: dict[str, Any], work: Work, step: Step, plan: Plan, stage: Stage) -> None:
+    """
+    Give a document its namespace, its name and the run's labels, and a pod (or a DaemonSet's template) its place, its
+    images and the probe. All of it:
+
+    - ``metadata``: ``namespace``; ``name``, with the nonce unless it is shared; the run's ``labels`` besides its own;
+    - place: a pod's ``nodeName`` and that node's taints tolerated; a shared DaemonSet's affinity to all chosen nodes;
+    - ``spec.os`` where it is no sample and names none; the pull secret; every image by its place or digest;
+    - in the containers that run the probe: ``command`` and the environment variable ``PROBE``.
+    """
+    metadata = document.setdefault("metadata", {})
+    metadata["namespace"] = stage.namespaces[step.namespace]
+    name = metadata.get("name") or f"{work.workload.name}-{step.name}"
+    # One name for one object: what is not shared carries the nonce of its node.
+    metadata["name"] = name if step.shared or work.nonce in name else f"{name}-{work.nonce}"
+    metadata.setdefault("labels", {}).update(stage.labels)
+    if document["kind"] not in {"Pod", "DaemonSet"}:
+        return
+    spec = document["spec"] if document["kind"] == "Pod" else document["spec"]["template"]["spec"]
+    if document["kind"] == "Pod" and work.node:
+        spec["nodeName"] = work.node.name
+        taints = list(work.node.taints)
+    else:
+        if step.shared:
+            spec["affinity"] = _affinity(node.name for node in plan.nodes)
+        taints = [taint for node in plan.nodes for taint in node.taints]
+    tolerations = spec.setdefault("tolerations", [])
+    for taint in taints:
+        toleration = {"key": taint["key"], "operator": "Exists", "effect": taint["effect"]}
+        if toleration not in tolerations:
+            tolerations.append(toleration)
+    if not tolerations:
+        del spec["tolerations"]
+    if not step.sample:
+        spec.setdefault("os", {"name": "windows"})
+    if work.workload.name == RESIDUE:
+        # Nothing is put on a node before all of its images are there.
+        needed = {image for one in plan.workloads if one.scope is Scope.NODE for image in one.images}
+        spec["containers"] += [
+            {"name": f"image-{number}", "image": image, "command": ["cmd.exe", "/c", "exit 0"]}
+            for number, image in enumerate(sorted(needed - {BASE_IMAGE}), 1)
+        ]
+    if stage.pull_secret:
+        spec.setdefault("imagePullSecrets", []).append({"name": stage.pull_secret})
+    for container in [*spec.get("initContainers", ()), *spec["containers"]]:
+        container["image"] = plan.images.resolve(container["image"])
+        if container["name"] in step.probes:
+            container["command"] = list(bootstrap_command())
+            environment = container.setdefault("env", [])
+            environment.append({"name": "PROBE", "value": work.workload.probe_environment()})
+
+
+def _affinity(names: Iterable[str]) -> dict[str, Any]:
+    field_match = {"key": "metadata.name", "operator": "In"}
+    terms = {"nodeSelectorTerms": [{"matchFields": [{**field_match, "values": [name]}]} for name in names]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}

@@ -1,0 +1,250 @@
+"""
+The life of one workload on one node: its steps in their order, what becomes of them when one fails or the run is
+interrupted, and its evidence, which is written in every case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from conformance._suite import evidence
+from conformance._suite.cluster import RefusedError
+from conformance._suite.errors import TargetError
+from conformance._suite.observe import cleanup, collecting, manifests, requests
+from conformance._suite.observe.awaiting import Awaiting, Patience
+from conformance._suite.observe.plan import Trouble
+from conformance._suite.waiting import TryAgainError, forget_cancellation, persistently
+from conformance._suite.workload import BASE_IMAGE
+
+if TYPE_CHECKING:
+    from conformance._suite.observe.plan import Shared, Work
+    from conformance._suite.workload import Step
+
+TIDY_SECONDS = 60
+"""How long the steps that put the host back may take after an interruption."""
+
+
+class WorkloadRun:
+    """
+    Runs one piece of work. ``run`` is all there is to call.
+    """
+
+    def __init__(self, shared: Shared, work: Work) -> None:
+        self._shared = shared
+        self._work = work
+        self._node = work.node.name if work.node else ""
+        self._owner = ""
+        """Whose pods the current step waits for: their owner's name, or the pod's own."""
+        self._creating: asyncio.Task[list[dict[str, Any]]] | None = None
+        """What the current step creates; it goes on when the step is given up."""
+
+    async def run(self) -> None:
+        """
+        Run the steps, and write the evidence. A step that fails ends it, but for those that put the host back. When
+        cancelled, these are completed before the CancelledError goes on.
+        """
+        shared, work = self._shared, self._work
+        work.record = self._new_record()
+        lost: Trouble | asyncio.CancelledError | None = None
+        try:
+            for step in work.workload.steps:
+                if lost is not None and (shared.lost() or not (step.always and work.record["steps"])):
+                    shared.progress.done += 1
+                    continue
+                if lost is not None and self._node in shared.vanished:
+                    shared.progress.done += 1
+                    shared.untidy.append(
+                        f"{work.label}: the node is gone; what was made on it stays there until it is reaped"
+                    )
+                    continue
+                try:
+                    if lost is not None:
+                        await self._withdraw()
+                    await self._step(step)
+                except Trouble as error:
+                    lost = error
+                except asyncio.CancelledError as error:
+                    lost = error
+                    await self._after_interruption(step)
+                if step.always and not work.record["steps"][-1]["met"]:
+                    shared.untidy.append(f"{work.label}: step {step.name}, which puts the host back, was not completed")
+        finally:
+            work.record["ended"] = now()
+            path = shared.plan.out / evidence.relative_path(work.workload.name, self._node or None)
+            evidence.write_json(path, work.record)
+            shared.progress.awaited.pop(work.label, None)
+            shared.report(shared.progress)
+        if isinstance(lost, asyncio.CancelledError):
+            raise lost
+        work.trouble = lost
+
+    def _new_record(self) -> dict[str, Any]:
+        work, plan, namespaces = self._work, self._shared.plan, self._shared.stage.namespaces
+        return {
+            "schema": evidence.SCHEMA,
+            "runId": plan.run_id,
+            "simulated": plan.cluster.simulated,
+            "workload": work.workload.name,
+            "workloadDigest": work.workload.digest,
+            "scope": str(work.workload.scope),
+            "node": {"name": work.node.name, "uid": work.node.uid} if work.node else None,
+            "started": now(),
+            "ended": None,
+            "parameters": {
+                "nonce": work.nonce,
+                "markers": {name: secrets.token_hex(16) for name in work.workload.markers},
+                "namespace": namespaces["main"],
+                "namespaces": {key: namespaces[key] for key in ("baseline", "restricted")},
+            },
+            "steps": [],
+        }
+
+    async def _after_interruption(self, step: Step) -> None:
+        """
+        From here on the host is put back, and that is not to be interrupted.
+        """
+        forget_cancellation()
+        self._shared.interrupted = True
+        steps = self._work.record["steps"]
+        if step.always and not self._shared.lost():
+            if steps[-1]["name"] == step.name:
+                steps.pop()
+            with contextlib.suppress(Trouble):
+                await self._withdraw()
+                await self._step(step)
+
+    async def _withdraw(self) -> None:
+        """
+        Take away what the step that failed created, even if its creation is still under way: it must not go on, or
+        begin, while the host is put back.
+        """
+        if self._creating is None:
+            return
+        with contextlib.suppress(TimeoutError, TargetError, RefusedError, TryAgainError):
+            async with asyncio.timeout(TIDY_SECONDS):
+                await asyncio.wait({self._creating})
+                await self._delete_pod(self._owner)
+
+    async def _step(self, step: Step) -> None:
+        shared, work = self._shared, self._work
+        record: dict[str, Any] = {
+            "name": step.name,
+            "until": step.until,
+            "met": False,
+            "trouble": None,
+            "started": now(),
+            "ended": None,
+            "sent": [],
+            "api": [],
+            "kubernetes": {"pod": None, "object": None, "events": [], "logs": {}},
+            "probe": dict.fromkeys(step.probes),
+            "probeTrouble": {},
+        }
+        work.record["steps"].append(record)
+        shared.progress.awaited[work.label] = f"{step.name} until {step.until}"
+        shared.report(shared.progress)
+        limit = TIDY_SECONDS if shared.interrupted else step.deadline * shared.plan.time_scale
+        timers = shared.timers[self._node] if work.node else set()
+        timer = asyncio.timeout(limit)
+        try:
+            async with timer:
+                timers.add(timer)
+                await self._carry_out(step, record, Patience(timer, limit))
+            record["met"] = True
+        except TimeoutError:
+            known = collecting.what_is_known(shared.seen, self._owner, self._node)
+            code, message = "deadline", f"not {step.until} within {limit:g} s: {known}"
+            if self._node in shared.vanished:
+                code, message = "node-vanished", "the node was removed from the cluster while it was looked at"
+            record["trouble"] = {"code": code, "message": message}
+            raise Trouble(code, message) from None
+        except Trouble as error:
+            record["trouble"] = {"code": error.code, "message": str(error)}
+            raise
+        except (TargetError, RefusedError) as error:
+            record["trouble"] = {"code": "no-answer", "message": str(error)}
+            raise Trouble("no-answer", str(error)) from error
+        except asyncio.CancelledError:
+            record["trouble"] = {"code": "interrupted", "message": "the run was interrupted"}
+            raise
+        except Exception as error:  # one node's odd answer must not end what is observed on the others
+            record["trouble"] = {"code": "suite-trouble", "message": f"{type(error).__name__}: {error}"}
+            raise Trouble("suite-trouble", str(error)) from error
+        finally:
+            timers.discard(timer)
+            record["ended"] = now()
+            shared.progress.done += 1
+            shared.report(shared.progress)
+
+    async def _carry_out(self, step: Step, record: dict[str, Any], patience: Patience) -> None:
+        shared, work = self._shared, self._work
+        cluster, plan, stage = shared.cluster, shared.plan, shared.stage
+        filled_in = manifests.placeholders(work, plan, stage, cluster.now())
+        if step.requests is not None:
+            filled_in["image"] = plan.images.resolve(BASE_IMAGE)
+            for request in work.workload.requests(step, filled_in):
+                record["api"].append(await requests.send_request(cluster, stage, request))
+            return
+        documents = work.workload.manifests(step, filled_in)
+        for document in documents:
+            manifests.prepare(document, work, step, plan, stage)
+        self._owner = documents[-1]["metadata"]["name"]
+        record["api"] = await self._create(step, documents)
+        record["sent"] = documents
+        if refused := [answer for answer in record["api"] if answer["code"] != 201]:
+            raise Trouble("refused-by-api", f"{refused[0]['request']}: {refused[0]['code']} {refused[0]['message']}")
+        awaiting = Awaiting(cluster, plan, shared.seen, step, self._owner, self._node, patience)
+        try:
+            logs = await awaiting.until_met()
+        finally:
+            collecting.snapshot(shared.seen, record, self._owner, self._node)
+        await collecting.read_logs(cluster, step, record, logs)
+        now_there = awaiting.pod
+        if step.until in {"output", "log", "settled"} and (
+            now_there is None or now_there["metadata"]["uid"] != record["kubernetes"]["pod"]["metadata"]["uid"]
+        ):
+            raise Trouble("pod-replaced", "the pod was replaced while it was looked at")
+        if step.proxy:
+            record["api"].append(await collecting.ask_through_proxy(cluster, step, record))
+        collecting.snapshot(shared.seen, record, self._owner, self._node, keep=True)
+        if step.delete_after:
+            await self._delete_pod(self._owner)
+
+    async def _create(self, step: Step, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """
+        Create the step's objects, once for all nodes where they are shared. Creating goes on when this is cancelled.
+        """
+        shared, name = self._shared, self._work.workload.name
+        self._creating = shared.once.get(name) if step.shared else None
+        if self._creating is None:
+            self._creating = asyncio.create_task(requests.create(shared.cluster, shared.plan, documents, step))
+            shared.creating.add(self._creating)
+            self._creating.add_done_callback(shared.creating.discard)
+            if step.shared:
+                shared.once[name] = self._creating
+        return await asyncio.shield(self._creating)
+
+    async def _delete_pod(self, name: str) -> None:
+        """
+        Delete a pod and wait until it is gone.
+        """
+        cluster = self._shared.cluster
+        pods = requests.collection_path("Pod", self._shared.stage.namespaces["main"])
+        await cleanup.delete(cluster, f"{pods}/{name}")
+
+        async def gone() -> None:
+            if (await cluster.must("GET", pods, query={"fieldSelector": f"metadata.name={name}"}))["items"]:
+                raise TryAgainError(f"pod {name} does not go")
+
+        await persistently(gone, TIDY_SECONDS)
+
+
+def now() -> str:
+    """
+    The time in UTC, ISO 8601 with milliseconds.
+    """
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
