@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from conformance._suite.cluster import RefusedError
 from conformance._suite.errors import TargetError
 from conformance._suite.expiry import RUN_LABEL, expires
+from conformance._suite.namespaces import maker_of, namespaces_of
 from conformance._suite.waiting import TryAgainError, persistently
 
 if TYPE_CHECKING:
@@ -148,12 +148,12 @@ async def _of_earlier_runs(cluster: Cluster, namespace: str | None) -> dict[Goin
         listing = await cluster.must("GET", "/api/v1/namespaces", query={"labelSelector": RUN_LABEL})
         for item in listing["items"]:
             name, carried = item["metadata"]["name"], item["metadata"]["labels"]
-            ours = re.fullmatch(r"hpc-([0-9a-f]{8})(-baseline|-restricted)?", name)
+            maker = maker_of(name)
             ends = expires(carried)
-            if ours and ours[1] == carried[RUN_LABEL] and ends:
+            if maker and maker == carried[RUN_LABEL] and ends:
                 found[Going(name)] = ends
         return found
-    for name in (namespace, f"{namespace}-baseline", f"{namespace}-restricted"):
+    for name in namespaces_of(namespace).values():
         for path in Going(name).collections:
             for item in (await cluster.must("GET", path, query={"labelSelector": RUN_LABEL}))["items"]:
                 carried = item["metadata"]["labels"]

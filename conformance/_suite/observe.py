@@ -19,6 +19,7 @@ from conformance._suite.cluster import REQUEST_SECONDS, RefusedError, Watched, k
 from conformance._suite.errors import TargetError, Unknown
 from conformance._suite.facts import Scope
 from conformance._suite.images import Images
+from conformance._suite.namespaces import ENFORCE_LABEL, LOCK, default_namespace, namespaces_of, pull_secret_name
 from conformance._suite.waiting import TryAgainError, persistently
 from conformance._suite.workload import BASE_IMAGE, bootstrap_command, load
 
@@ -30,11 +31,8 @@ if TYPE_CHECKING:
     from conformance._suite.facts import ClusterFacts, NodeFacts
     from conformance._suite.workload import Step, Workload
 
-LOCK = "hpc-lock"
-"""The ConfigMap that says that a run uses a given namespace."""
 RESIDUE = "residue"
 """The workload that runs before all others: it reaps, and shows that images can be pulled and kubelets reached."""
-ENFORCE_LABEL = "pod-security.kubernetes.io/enforce"
 _COLLECTIONS = {"Pod": "pods", "ConfigMap": "configmaps", "Secret": "secrets", "ServiceAccount": "serviceaccounts"}
 
 TIDY_SECONDS = 60
@@ -258,11 +256,10 @@ class Engine:
         self._creating: set[asyncio.Task[list[dict[str, Any]]]] = set()
         self._patience: dict[tuple[str, str], _Patience] = {}
         self._labels = expiry.labels(plan.run_id, cluster.now())
-        self._pull_secret = f"hpc-pull-{plan.run_id}" if plan.images.pull_secret else None
+        self._pull_secret = pull_secret_name(plan.run_id) if plan.images.pull_secret else None
         self._vanished: set[str] = set()
         self._timers: dict[str, set[asyncio.Timeout]] = {node.name: set() for node in plan.nodes}
-        name = plan.namespace or f"hpc-{plan.run_id}"
-        self.namespaces = {"main": name, "baseline": f"{name}-baseline", "restricted": f"{name}-restricted"}
+        self.namespaces = namespaces_of(plan.namespace or default_namespace(plan.run_id))
         self.going: list[Going] = []
         """What was asked to go; ``left_behind`` waits for it."""
         self.untidy: list[str] = []

@@ -17,6 +17,14 @@ from conformance._suite import selection
 from conformance._suite.cluster import RefusedError
 from conformance._suite.errors import TargetError, UsageError
 from conformance._suite.facts import ClusterFacts, NodeFacts
+from conformance._suite.namespaces import (
+    ENFORCE_LABEL,
+    ENFORCING,
+    LEVELS,
+    SIMULATED_LABEL,
+    namespaces_of,
+    require_namespace,
+)
 from conformance._suite.selection import problem
 from conformance._suite.workload import BASE_IMAGE
 
@@ -34,13 +42,6 @@ DRY_RUN_SECONDS = 20
 """How long it may take to say what it would do with an object: admission webhooks have their say, 10 s each."""
 SKEW_NOTICE, SKEW_LIMIT = 10.0, 300.0
 """Seconds two clocks may differ without a word, and at all; not normative, tokens and logs get confusing."""
-SIMULATED_LABEL = "hostprocess-conformance/simulated"
-ENFORCE_LABEL = "pod-security.kubernetes.io/enforce"
-LEVELS = {"main": "privileged", "baseline": "baseline", "restricted": "restricted"}
-"""The Pod Security Standard that is enforced in each of the suite's namespaces."""
-
-NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-LONGEST_NAMESPACE = 63 - len("-restricted")
 
 _CREATING, _GIVEN = "creating", "given"
 
@@ -62,7 +63,6 @@ class Right:
 
 
 _ALL = tuple(LEVELS)
-_ENFORCING = ("baseline", "restricted")
 
 RIGHTS = (
     Right("nodes", ("list", "watch"), "which nodes there are, and whether one goes", ("cluster",)),
@@ -72,7 +72,7 @@ RIGHTS = (
     Right("serviceaccounts", ("get",), "the default account that pods need is there", _ALL, only=_CREATING),
     Right("pods", ("create", "list", "watch", "delete", "deletecollection"), "the probes"),
     Right("pods", ("create", "list", "watch", "deletecollection"), "dry runs, and a DaemonSet whose pods are refused",
-          _ENFORCING),
+          ENFORCING),
     Right("pods/log", ("get",), "what a probe has found"),
     Right("pods/proxy", ("get",), "whether a listener in a pod answers"),
     Right("pods/ephemeralcontainers", ("patch",), "admission of ephemeral containers"),
@@ -119,24 +119,6 @@ class Needs:
     def __post_init__(self) -> None:
         if self.namespace is not None:
             require_namespace(self.namespace)
-
-
-def require_namespace(namespace: str) -> None:
-    """
-    Raise UsageError unless the namespace, and the two whose names begin with its own, can exist.
-    """
-    if not NAMESPACE.fullmatch(namespace) or len(namespace) > LONGEST_NAMESPACE:
-        raise UsageError(
-            f"--namespace {namespace!r} cannot be a namespace",
-            f"lower case letters, digits and dashes, at most {LONGEST_NAMESPACE}: -restricted is put behind it",
-        )
-
-
-def namespaces_of(namespace: str) -> dict[str, str]:
-    """
-    The three namespaces of a run by their key, when they are given.
-    """
-    return {key: namespace if key == "main" else f"{namespace}-{key}" for key in LEVELS}
 
 
 def rules(namespace: str | None) -> dict[str | None, list[Rule]]:
@@ -231,7 +213,7 @@ async def look_inside(
     """
     problems = await _host_process_pod(cluster, namespaces["main"], nodes, needs, say) if "main" in namespaces else []
     if needs.pod_security:
-        for key in _ENFORCING:
+        for key in ENFORCING:
             if key in namespaces:
                 problems += await _canary(cluster, key, namespaces[key], needs, say)
     return problems
