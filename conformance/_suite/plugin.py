@@ -25,13 +25,11 @@ from conformance._suite.observation import Observation
 from conformance._suite.redact import redact
 from conformance._suite.report.allure import allure_labels
 from conformance._suite.requirement import Check, Level, excluded_by
-from conformance._suite.result import EvidenceReference, Result, Verdict
+from conformance._suite.result import CLUSTER, EvidenceReference, Result, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
-CLUSTER = "cluster"
-"""What stands for the node in the name of a test of scope cluster."""
 _PROPERTY = "hostprocess-conformance"
 
 
