@@ -29,12 +29,11 @@ from conformance._suite.selection import problem
 from conformance._suite.workload import BASE_IMAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from conformance._suite.cluster import Answer, Cluster
+    from conformance._suite.say import Say
     from conformance._suite.selection import Choice, Expectations
-
-    Say = Callable[[str], None]
 
 LOOK_SECONDS = 8
 """How long an API server may take to answer the first questions."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from http.client import HTTPResponse
 
-    Say = Callable[[str], None]
+    from conformance._suite.say import Say
 
 KUBERNETES = "1.37.2"
 ETCD = "3.7.3"
