@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import conformance
-from conformance._suite import catalogue, cleanup, evidence, images, judge, preflight, rbac, verdict, workload
+from conformance._suite import catalogue, cleanup, evidence, images, judge, verdict, workload
 from conformance._suite.cluster import Cluster, find_kubeconfig
 from conformance._suite.display import Display
 from conformance._suite.errors import SuiteError, TargetError, UsageError
@@ -30,8 +30,10 @@ from conformance._suite.facts import Scope
 from conformance._suite.files import new_folder
 from conformance._suite.judging import Judging
 from conformance._suite.observe import BusyError, Engine, Plan
+from conformance._suite.preflight import rbac
+from conformance._suite.preflight.look import Needs, look
+from conformance._suite.preflight.selection import Choice, Expectations
 from conformance._suite.report import verdict as report
-from conformance._suite.selection import Choice, Expectations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -321,13 +323,13 @@ def _read_images(options: argparse.Namespace) -> images.Images:
     return places
 
 
-def _needs(options: argparse.Namespace, places: images.Images) -> preflight.Needs:
+def _needs(options: argparse.Namespace, places: images.Images) -> Needs:
     """
     What the target must offer; a selection is only known later, and needs less.
     """
     whole = options.expression is None
     on_nodes = sum(workload.load(name).scope is Scope.NODE for name in workload.names())
-    return preflight.Needs(
+    return Needs(
         namespace=options.namespace, pods=on_nodes if whole else 1, pod_security=whole,
         image=places.resolve(workload.BASE_IMAGE),
     )  # fmt: skip
@@ -375,12 +377,10 @@ def _target(options: argparse.Namespace, say: Callable[[str], None]) -> Iterator
 
 
 async def _look(
-    target: Target, choice: Choice, expectations: Expectations, needs: preflight.Needs, display: Display
+    target: Target, choice: Choice, expectations: Expectations, needs: Needs, display: Display
 ) -> tuple[ClusterFacts, tuple[NodeFacts, ...]]:
     async with await Cluster.connect(target.kubeconfig, target.context) as cluster:
-        return await preflight.look(
-            cluster, target.name, choice, expectations, needs, display.say, simulated=target.simulated
-        )
+        return await look(cluster, target.name, choice, expectations, needs, display.say, simulated=target.simulated)
 
 
 async def _reap(target: Target, namespace: str | None, display: Display, *, everything: bool = False) -> list[str]:

@@ -26,7 +26,7 @@ import pytest
 from conformance import __main__ as program
 from conformance._suite.cluster import Answer, Cluster
 from conformance._suite.errors import TargetError, UsageError
-from conformance._suite.preflight import (
+from conformance._suite.preflight.look import (
     Needs,
     Rule,
     changes,
@@ -38,7 +38,7 @@ from conformance._suite.preflight import (
     rules,
     told,
 )
-from conformance._suite.selection import Choice, Expectations
+from conformance._suite.preflight.selection import Choice, Expectations
 from conformance._suite.waiting import TryAgainError, persistently
 from infra.simulated.certificates import Authority
 from infra.simulated.cluster import SimulatedCluster, parse_nodes

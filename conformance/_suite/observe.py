@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from conformance._suite import cleanup, evidence, expiry, preflight
+from conformance._suite import cleanup, evidence, expiry
 from conformance._suite.cleanup import CLEAN_UP_SECONDS, Going
 from conformance._suite.cluster import REQUEST_SECONDS, RefusedError, Watched, keep_watching
 from conformance._suite.errors import TargetError, Unknown
 from conformance._suite.facts import Scope
 from conformance._suite.images import Images
 from conformance._suite.namespaces import ENFORCE_LABEL, LOCK, default_namespace, namespaces_of, pull_secret_name
+from conformance._suite.preflight.look import Needs, clock_notice, clock_skew, look_inside, told
 from conformance._suite.waiting import TryAgainError, persistently
 from conformance._suite.workload import BASE_IMAGE, bootstrap_command, load
 
@@ -310,12 +311,12 @@ class Engine:
         return found
 
     async def _look_inside(self, namespaces: Mapping[str, str]) -> None:
-        needs = preflight.Needs(
+        needs = Needs(
             pod_security="baseline" in namespaces, image=self._plan.images.resolve(BASE_IMAGE)
         )  # fmt: skip
-        problems = await preflight.look_inside(self._cluster, namespaces, self._plan.nodes, needs, self._say)
+        problems = await look_inside(self._cluster, namespaces, self._plan.nodes, needs, self._say)
         if problems:
-            raise TargetError(preflight.told(problems))
+            raise TargetError(told(problems))
 
     def _heed(self, first: list[_Work]) -> None:
         """
@@ -334,13 +335,13 @@ class Engine:
                 )
             for step in work.record["steps"]:
                 pod = step["kubernetes"]["pod"]
-                skew = preflight.clock_skew(pod, self._cluster.now()) if pod else None
-                if skew is not None and (notice := preflight.clock_notice(node, skew)):
+                skew = clock_skew(pod, self._cluster.now()) if pod else None
+                if skew is not None and (notice := clock_notice(node, skew)):
                     self._say(notice)
                 for line in _reaped(step["probe"]):
                     self._say(f"{node}: {line}")
         if problems:
-            raise TargetError(preflight.told(problems))
+            raise TargetError(told(problems))
 
     async def _run_all(self, work: list[_Work], watches: list[asyncio.Task[None]]) -> None:
         tasks = [asyncio.create_task(self._run(one)) for one in work]

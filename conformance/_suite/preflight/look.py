@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from conformance._suite import selection
 from conformance._suite.cluster import RefusedError
 from conformance._suite.errors import TargetError, UsageError
 from conformance._suite.facts import ClusterFacts, NodeFacts
@@ -25,15 +24,16 @@ from conformance._suite.namespaces import (
     namespaces_of,
     require_namespace,
 )
-from conformance._suite.selection import problem
+from conformance._suite.preflight import selection
+from conformance._suite.preflight.selection import problem
 from conformance._suite.workload import BASE_IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from conformance._suite.cluster import Answer, Cluster
+    from conformance._suite.preflight.selection import Choice, Expectations
     from conformance._suite.say import Say
-    from conformance._suite.selection import Choice, Expectations
 
 LOOK_SECONDS = 8
 """How long an API server may take to answer the first questions."""
