@@ -31,7 +31,8 @@ from conformance._suite.files import new_folder
 from conformance._suite.judging import Judging
 from conformance._suite.observe import BusyError, Engine, Plan
 from conformance._suite.preflight import rbac
-from conformance._suite.preflight.look import Needs, look
+from conformance._suite.preflight.look import look
+from conformance._suite.preflight.needs import Needs
 from conformance._suite.preflight.selection import Choice, Expectations
 from conformance._suite.report import verdict as report
 

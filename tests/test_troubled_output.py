@@ -14,7 +14,8 @@ from conformance._suite.cluster import Answer, Cluster
 from conformance._suite.errors import Unknown
 from conformance._suite.judging import Judging
 from conformance._suite.observe import Engine, Plan, now
-from conformance._suite.preflight.look import Needs, look
+from conformance._suite.preflight.look import look
+from conformance._suite.preflight.needs import Needs
 from conformance._suite.preflight.selection import Choice, Expectations
 
 if TYPE_CHECKING:

@@ -20,7 +20,10 @@ from conformance._suite.errors import TargetError, Unknown
 from conformance._suite.facts import Scope
 from conformance._suite.images import Images
 from conformance._suite.namespaces import ENFORCE_LABEL, LOCK, default_namespace, namespaces_of, pull_secret_name
-from conformance._suite.preflight.look import Needs, clock_notice, clock_skew, look_inside, told
+from conformance._suite.preflight.admission import look_inside
+from conformance._suite.preflight.clocks import clock_notice, clock_skew
+from conformance._suite.preflight.look import told
+from conformance._suite.preflight.needs import Needs
 from conformance._suite.waiting import TryAgainError, persistently
 from conformance._suite.workload import BASE_IMAGE, bootstrap_command, load
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from conformance._suite.errors import UsageError
 from conformance._suite.namespaces import ENFORCE_LABEL, LEVELS, NAMESPACE, namespaces_of, require_namespace
-from conformance._suite.preflight.look import COUNTING, Right, Rule, rules
+from conformance._suite.preflight.rights import COUNTING, Right, Rule, rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
