@@ -26,19 +26,13 @@ import pytest
 from conformance._suite.cli import program
 from conformance._suite.cluster import Answer, Cluster
 from conformance._suite.errors import TargetError, UsageError
-from conformance._suite.preflight import (
-    Needs,
-    Rule,
-    changes,
-    clock_notice,
-    clock_skew,
-    host_process_pod,
-    look,
-    look_inside,
-    rules,
-    told,
-)
-from conformance._suite.selection import Choice, Expectations
+from conformance._suite.preflight.admission import host_process_pod, look_inside
+from conformance._suite.preflight.changes import changes
+from conformance._suite.preflight.clocks import clock_notice, clock_skew
+from conformance._suite.preflight.look import look, told
+from conformance._suite.preflight.needs import Needs
+from conformance._suite.preflight.rights import Rule, rules
+from conformance._suite.preflight.selection import Choice, Expectations
 from conformance._suite.waiting import TryAgainError, persistently
 from infra.simulated.certificates import Authority
 from infra.simulated.cluster import SimulatedCluster, parse_nodes

@@ -21,9 +21,11 @@ import yaml
 
 from conformance._suite.cluster import Cluster
 from conformance._suite.errors import TargetError, UsageError
-from conformance._suite.preflight import Needs, look, missing_rights, rules
-from conformance._suite.rbac import manifests
-from conformance._suite.selection import Choice, Expectations
+from conformance._suite.preflight.look import look
+from conformance._suite.preflight.needs import Needs
+from conformance._suite.preflight.rbac import manifests
+from conformance._suite.preflight.rights import missing_rights, rules
+from conformance._suite.preflight.selection import Choice, Expectations
 from conformance._suite.waiting import TryAgainError, persistently
 from infra.simulated.cluster import SimulatedCluster, parse_nodes
 from tests.conftest import ROOT, Finished, control_plane, run_program

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from conformance._suite import evidence, preflight, workload
+from conformance._suite import evidence, workload
 from conformance._suite.cluster import Answer, Cluster
 from conformance._suite.errors import Unknown
 from conformance._suite.judging import Judging
 from conformance._suite.observe.engine import Engine
 from conformance._suite.observe.plan import Plan
 from conformance._suite.observe.workload_run import now
-from conformance._suite.selection import Choice, Expectations
+from conformance._suite.preflight.look import look
+from conformance._suite.preflight.needs import Needs
+from conformance._suite.preflight.selection import Choice, Expectations
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,8 +60,8 @@ def test_it_proves_nothing(matrix: Matrix, tmp_path: Path, monkeypatch: pytest.M
     async def observe() -> Judging:
         async with await Garbling.connect(matrix.kubeconfig) as cluster:
             names = (matrix.faithful["2.3"],)
-            facts, nodes = await preflight.look(
-                cluster, "existing", Choice(names=names), Expectations(), preflight.Needs(), print, simulated=True
+            facts, nodes = await look(
+                cluster, "existing", Choice(names=names), Expectations(), Needs(), print, simulated=True
             )
             plan = Plan(code.replace("-", ""), tmp_path, facts, nodes, (loaded,))
             judging = Judging(tmp_path, plan.run_id, now(), facts, nodes)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import json
 import os
 import ssl
@@ -23,6 +22,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import yaml
 
+from conformance._suite.addresses import is_loopback
 from conformance._suite.errors import TargetError, UsageError
 from conformance._suite.waiting import TryAgainError, persistently
 
@@ -72,15 +72,6 @@ class RefusedError(Exception):
     def __init__(self, request: str, answer: Answer) -> None:
         super().__init__(f"{request}: {answer.code} {answer.message}")
         self.answer = answer
-
-
-def _is_loopback(host: str | None) -> bool:
-    if host in {None, "localhost"}:
-        return True
-    try:
-        return ipaddress.ip_address(str(host)).is_loopback
-    except ValueError:
-        return False
 
 
 def find_kubeconfig(given: Path | None) -> Path | None:
@@ -161,7 +152,7 @@ class Cluster:
             self._ssl.check_hostname = False
             self._ssl.verify_mode = ssl.CERT_NONE
         # Proxies in the environment are for what is outside, never for a server on this machine.
-        outside = not _is_loopback(urlsplit(self.url).hostname)
+        outside = not is_loopback(urlsplit(self.url).hostname)
         self._proxy = configuration.proxy if outside else None
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=self._ssl, limit=0, limit_per_host=100),

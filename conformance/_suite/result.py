@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from conformance._suite.requirement import Level
 
+CLUSTER = "cluster"
+"""What stands for the node in the reports, and in the name of a test, where a row is about the API server."""
+
 
 class Verdict(StrEnum):
     """

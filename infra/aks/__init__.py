@@ -14,8 +14,9 @@ from infra.aks.plan import Plan, add_options, describe_plan
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from conformance._suite.say import Say
     from infra.target import Target
 
 
@@ -33,7 +34,7 @@ def describe(options: argparse.Namespace) -> str:
     return describe_plan(Plan.of(options, run_id="<id>"))
 
 
-def up(options: argparse.Namespace, say: Callable[[str], None]) -> Target:
+def up(options: argparse.Namespace, say: Say) -> Target:
     """
     Bring the cluster up and leave it. On any failure what was begun is removed again.
     """
@@ -41,7 +42,7 @@ def up(options: argparse.Namespace, say: Callable[[str], None]) -> Target:
         return target
 
 
-def down(options: argparse.Namespace, say: Callable[[str], None]) -> None:
+def down(options: argparse.Namespace, say: Say) -> None:
     """
     Remove what `up`, or a run that was killed, left in the subscription: this owner's, and what is expired.
     """
@@ -49,7 +50,7 @@ def down(options: argparse.Namespace, say: Callable[[str], None]) -> None:
 
 
 @contextlib.contextmanager
-def brought_up(options: argparse.Namespace, say: Callable[[str], None]) -> Iterator[Target]:
+def brought_up(options: argparse.Namespace, say: Say) -> Iterator[Target]:
     """
     The cluster while the block runs; removed however that ends.
     """

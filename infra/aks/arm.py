@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from conformance._suite.addresses import is_loopback
 from conformance._suite.errors import SuiteError, TargetError, UsageError
 from conformance._suite.redact import redact
 
@@ -114,7 +114,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
         "credential_scopes": [f"{plan.endpoint}/.default"],
         "connection_verify": True if plan.ca_file is None else str(plan.ca_file),
         # Proxies in the environment are for what is outside, never for a server on this machine.
-        "use_env_settings": not _is_loopback(urlsplit(plan.endpoint).hostname or ""),
+        "use_env_settings": not is_loopback(urlsplit(plan.endpoint).hostname or ""),
         "polling_interval": POLL_SECONDS,
         "retry_total": RETRIES,
         "retry_connect": RETRIES,
@@ -222,13 +222,6 @@ def _landing() -> Any:
                 raise
 
     return Landing()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _code(error: AzureError) -> str:

@@ -22,13 +22,12 @@ from infra.aks.plan import CLUSTER, EXPIRES, MARK, OWNER, USUAL_MINUTES, expiry,
 from infra.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from conformance._suite.say import Say
     from infra.aks.arm import Arm
     from infra.aks.plan import Plan
-
-    Say = Callable[[str], None]
 
 PROGRESS_SECONDS = 60.0
 DELETION_LIMIT = timedelta(minutes=30)

@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from conformance._suite.cluster import Cluster
+    from conformance._suite.say import Say
     from infra.windows import Machine, Pace, Plan
-
-    Say = Callable[[str], None]
 
 Value = TypeVar("Value")
 

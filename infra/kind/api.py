@@ -23,6 +23,7 @@ from infra.kind.control_plane import POD_NETWORK, SERVICE_NETWORK, node_name
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
+    from conformance._suite.say import Say
     from infra.kind.settings import Settings, Versions
 
 MANIFESTS = Path(__file__).parent / "manifests"
@@ -183,7 +184,7 @@ async def joined(cluster: Cluster, name: str) -> None:
         ) from None
 
 
-async def ready(cluster: Cluster, name: str, say: Callable[[str], None]) -> None:
+async def ready(cluster: Cluster, name: str, say: Say) -> None:
     """
     Wait until the node and its network are Ready, and tell what keeps them from that. Raises TargetError with their own
     words.

@@ -27,12 +27,13 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from conformance._suite.namespaces import ENFORCE_LABEL
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 Json = dict[str, Any]
 
-ENFORCE_LABEL = "pod-security.kubernetes.io/enforce"
 _JSON = "application/json"
 _LINE_LIMIT = 2**22  # bytes in one line of a watch: an object of the API server is at most half of that
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import ipaddress
 import json
 import os
 import platform
@@ -30,6 +29,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from conformance._suite.addresses import is_loopback
 from conformance._suite.errors import TargetError, UsageError
 from conformance._suite.files import cache_directory
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from http.client import HTTPResponse
 
-    Say = Callable[[str], None]
+    from conformance._suite.say import Say
 
 KUBERNETES = "1.37.2"
 ETCD = "3.7.3"
@@ -371,7 +371,7 @@ def _opened(url: str, releases: Releases) -> Iterator[HTTPResponse]:
     An HTTP answer, through the environment's proxies but for this machine itself; any trouble is a StepError.
     """
     handlers: list[urllib.request.BaseHandler] = []
-    if _is_loopback(urllib.parse.urlsplit(url).hostname or ""):
+    if is_loopback(urllib.parse.urlsplit(url).hostname or ""):
         handlers.append(urllib.request.ProxyHandler({}))
     opener = urllib.request.build_opener(*handlers)
     try:
@@ -384,13 +384,6 @@ def _opened(url: str, releases: Releases) -> Iterator[HTTPResponse]:
         raise StepError(f"{url}: no answer within {releases.patience:g} s") from error
     except (OSError, HTTPException, ssl.SSLError) as error:
         raise StepError(f"{url}: {getattr(error, 'reason', None) or error}") from error
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 # Build

@@ -31,9 +31,9 @@ from infra.simulated.supervisor import process_start
 from infra.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    Say = Callable[[str], None]
+    from conformance._suite.say import Say
 
 _FIRST_ADDRESS = ipaddress.IPv4Address("10.240.0.4")  # where AKS, too, begins
 _START_LIMIT = 120.0  # seconds

@@ -32,6 +32,8 @@ from conformance._suite.redact import redact
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from conformance._suite.say import Say
+
 Value = TypeVar("Value")
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -144,7 +146,7 @@ class Connection:
     One machine, reconnected to as often as it takes. Use as a context manager: the shell is closed at its end.
     """
 
-    def __init__(self, address: Address, password: str, say: Callable[[str], None], pace: Pace) -> None:
+    def __init__(self, address: Address, password: str, say: Say, pace: Pace) -> None:
         self._address = address
         self._password = password
         self._say = say

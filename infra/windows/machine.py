@@ -22,9 +22,10 @@ from conformance._suite.redact import MARK, redact
 from infra.windows.connection import Connection, Pace, ScriptError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from conformance._suite.say import Say
     from infra.windows.connection import Address
 
 OLDEST_BUILD = 17763  # Windows Server 2019: the first one that Kubernetes supports and that has curl and tar
@@ -203,7 +204,7 @@ class Machine:
     again after any interruption, from any machine; each raises TargetError with one clear line for what goes wrong.
     """
 
-    def __init__(self, address: Address, password: str, say: Callable[[str], None], pace: Pace | None = None) -> None:
+    def __init__(self, address: Address, password: str, say: Say, pace: Pace | None = None) -> None:
         self._address = address
         self._password = password
         self._say = say

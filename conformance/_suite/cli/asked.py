@@ -15,8 +15,8 @@ from conformance._suite.cli.targets import provider
 from conformance._suite.errors import UsageError
 from conformance._suite.facts import Scope
 from conformance._suite.files import new_folder
-from conformance._suite.preflight import Needs
-from conformance._suite.selection import Choice, Expectations
+from conformance._suite.preflight.needs import Needs
+from conformance._suite.preflight.selection import Choice, Expectations
 
 if TYPE_CHECKING:
     import argparse

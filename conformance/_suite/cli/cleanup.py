@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conformance._suite import preflight
 from conformance._suite.cli.asked import choice_of, needs_of, read_images
 from conformance._suite.cli.display import Display
 from conformance._suite.cli.options import Parser, add_existing, add_images, add_nodes
@@ -21,13 +20,15 @@ from conformance._suite.errors import TargetError, UsageError
 from conformance._suite.observe.cleanup import left_behind, reap
 from conformance._suite.observe.engine import Engine
 from conformance._suite.observe.plan import BusyError, Plan
-from conformance._suite.selection import Expectations
+from conformance._suite.preflight.look import look
+from conformance._suite.preflight.selection import Expectations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from conformance._suite.images import Images
-    from conformance._suite.selection import Choice
+    from conformance._suite.preflight.needs import Needs
+    from conformance._suite.preflight.selection import Choice
     from infra.target import Target
 
 
@@ -58,7 +59,7 @@ async def _clean(  # noqa: PLR0917 - what the user asked for
     died: Callable[[], bool],
     display: Display,
     choice: Choice,
-    needs: preflight.Needs,
+    needs: Needs,
     places: Images,
     *,
     everything: bool,
@@ -66,7 +67,7 @@ async def _clean(  # noqa: PLR0917 - what the user asked for
     async with await Cluster.connect(target.kubeconfig, target.context) as api:
         left = await reap(api, needs.namespace, display.say, everything=everything)
         # A cluster whose nodes cannot be looked at is cleaned all the same; then that is what ends with 3.
-        cluster, nodes = await preflight.look(
+        cluster, nodes = await look(
             api, target.name, choice, Expectations(), needs, display.say, simulated=target.simulated
         )
         with tempfile.TemporaryDirectory() as folder:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import conformance
 from conformance._suite import catalogue as pages
 from conformance._suite import images as places
-from conformance._suite import rbac as rights
 from conformance._suite import workload
 from conformance._suite.cli.asked import read_images
 from conformance._suite.cli.options import Parser, add_images
 from conformance._suite.cli.targets import provider
+from conformance._suite.preflight import rbac as rights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import conformance as suite
-from conformance._suite import evidence, preflight, verdict, workload
+from conformance._suite import evidence, verdict, workload
 from conformance._suite.cli.asked import Asked, documented_images, output_folder
 from conformance._suite.cli.display import Display
 from conformance._suite.cli.interrupts import deferred, on_interrupt
@@ -25,11 +25,13 @@ from conformance._suite.judging import Judging
 from conformance._suite.observe import cleanup
 from conformance._suite.observe.engine import Engine
 from conformance._suite.observe.plan import Plan
+from conformance._suite.preflight.look import look
 from conformance._suite.report import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from conformance._suite.say import Say
     from infra.target import Target
 
 
@@ -54,7 +56,7 @@ async def _run(asked: Asked, target: Target, died: Callable[[], bool], display: 
     """
     started, run_id, say = datetime.now(UTC), secrets.token_hex(4), display.say
     async with await Cluster.connect(target.kubeconfig, target.context) as api:
-        cluster, nodes = await preflight.look(
+        cluster, nodes = await look(
             api, target.name, asked.choice, asked.expectations, asked.needs, say, simulated=target.simulated
         )
         # Here it is known which nodes there are, and so which cells.
@@ -124,7 +126,7 @@ async def observe(engine: Engine, target: Target, died: Callable[[], bool], disp
     return True
 
 
-async def _say_what_is_left(api: Cluster, going: Sequence[cleanup.Going], say: Callable[[str], None]) -> None:
+async def _say_what_is_left(api: Cluster, going: Sequence[cleanup.Going], say: Say) -> None:
     waiting = asyncio.create_task(cleanup.left_behind(api, going))
     try:
         with on_interrupt(waiting.cancel):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
+    from conformance._suite.say import Say
     from infra.target import Target
 
 TARGETS = ("simulated", "existing", "aks", "kind")
@@ -31,7 +32,7 @@ def provider(target: str) -> Any:
     return importlib.import_module(f"infra.{target}")
 
 
-def only_described(options: argparse.Namespace, say: Callable[[str], None]) -> bool:
+def only_described(options: argparse.Namespace, say: Say) -> bool:
     """
     Whether no more was asked for than what would be made, which is told.
     """
@@ -46,7 +47,7 @@ def only_described(options: argparse.Namespace, say: Callable[[str], None]) -> b
 
 
 @contextlib.contextmanager
-def brought_up(options: argparse.Namespace, say: Callable[[str], None]) -> Iterator[tuple[Target, Callable[[], bool]]]:
+def brought_up(options: argparse.Namespace, say: Say) -> Iterator[tuple[Target, Callable[[], bool]]]:
     """
     The target, there while the block runs, and whether it has died meanwhile.
     """

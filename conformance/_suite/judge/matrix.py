@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from conformance._suite import catalogue
 from conformance._suite.errors import Unknown
 from conformance._suite.facts import Scope
-from conformance._suite.report.verdict import CLUSTER
 from conformance._suite.requirement import excluded_by
+from conformance._suite.result import CLUSTER
 
 if TYPE_CHECKING:
     from conformance._suite.facts import ClusterFacts, NodeFacts

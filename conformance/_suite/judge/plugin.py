@@ -22,8 +22,8 @@ from conformance._suite.judging import Judging
 from conformance._suite.observation import Observation
 from conformance._suite.redact import redact
 from conformance._suite.report.allure import allure_labels
-from conformance._suite.report.verdict import CLUSTER
 from conformance._suite.requirement import excluded_by
+from conformance._suite.result import CLUSTER
 from conformance._suite.verdict import merge
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,13 +13,15 @@ from typing import TYPE_CHECKING
 from conformance._suite.cluster import RefusedError
 from conformance._suite.errors import TargetError
 from conformance._suite.expiry import RUN_LABEL, expires
+from conformance._suite.namespaces import maker_of, namespaces_of
 from conformance._suite.waiting import TryAgainError, persistently
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from conformance._suite.cluster import Cluster
+    from conformance._suite.say import Say
 
 CLEAN_UP_SECONDS = 120
 """How long pods and namespaces may take to go; not normative, a node that hangs must not hang the run."""
@@ -121,7 +122,7 @@ async def left_behind(cluster: Cluster, going: Iterable[Going]) -> list[str]:
     return [str(left) for left in await asyncio.gather(*waits, return_exceptions=True) if left is not None]
 
 
-async def reap(cluster: Cluster, namespace: str | None, say: Callable[[str], None], *, everything: bool) -> list[str]:
+async def reap(cluster: Cluster, namespace: str | None, say: Say, *, everything: bool) -> list[str]:
     """
     Take away what earlier runs left on the cluster and what has expired, or ``everything`` of theirs; say what that
     was, and what is kept. With ``namespace`` look into it and its two companions only. Returns what could not be taken
@@ -148,12 +149,12 @@ async def _of_earlier_runs(cluster: Cluster, namespace: str | None) -> dict[Goin
         listing = await cluster.must("GET", "/api/v1/namespaces", query={"labelSelector": RUN_LABEL})
         for item in listing["items"]:
             name, carried = item["metadata"]["name"], item["metadata"]["labels"]
-            ours = re.fullmatch(r"hpc-([0-9a-f]{8})(-baseline|-restricted)?", name)
+            maker = maker_of(name)
             ends = expires(carried)
-            if ours and ours[1] == carried[RUN_LABEL] and ends:
+            if maker and maker == carried[RUN_LABEL] and ends:
                 found[Going(name)] = ends
         return found
-    for name in (namespace, f"{namespace}-baseline", f"{namespace}-restricted"):
+    for name in namespaces_of(namespace).values():
         for path in Going(name).collections:
             for item in (await cluster.must("GET", path, query={"labelSelector": RUN_LABEL}))["items"]:
                 carried = item["metadata"]["labels"]

@@ -7,15 +7,20 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from conformance._suite import expiry, preflight
+from conformance._suite import expiry
 from conformance._suite.cluster import REQUEST_SECONDS, Watched, keep_watching
 from conformance._suite.errors import TargetError
 from conformance._suite.facts import Scope
+from conformance._suite.namespaces import LEVELS, default_namespace, namespaces_of, pull_secret_name
 from conformance._suite.observe import cleanup, stage
 from conformance._suite.observe.cleanup import Going
 from conformance._suite.observe.plan import BusyError, Progress, Shared, Stage, Work
 from conformance._suite.observe.seen import Seen
 from conformance._suite.observe.workload_run import WorkloadRun
+from conformance._suite.preflight.admission import look_inside
+from conformance._suite.preflight.clocks import clock_notice, clock_skew
+from conformance._suite.preflight.look import told
+from conformance._suite.preflight.needs import Needs
 from conformance._suite.waiting import forget_cancellation
 from conformance._suite.workload import BASE_IMAGE, RESIDUE, load
 
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
 
     from conformance._suite.cluster import Cluster
     from conformance._suite.observe.plan import Plan
+    from conformance._suite.say import Say
     from conformance._suite.workload import Workload
 
 _ELSEWHERE = "--registry-prefix, --images-file and --pull-secret say where it is"
@@ -42,13 +48,12 @@ class Engine:
         plan: Plan,
         report: Callable[[Progress], None],
         lost: Callable[[], bool] = lambda: False,
-        say: Callable[[str], None] = lambda _: None,
+        say: Say = lambda _: None,
     ) -> None:
-        name = plan.namespace or f"hpc-{plan.run_id}"
         self._stage = Stage(
-            {"main": name, "baseline": f"{name}-baseline", "restricted": f"{name}-restricted"},
+            namespaces_of(plan.namespace or default_namespace(plan.run_id)),
             expiry.labels(plan.run_id, cluster.now()),
-            f"hpc-pull-{plan.run_id}" if plan.images.pull_secret else None,
+            pull_secret_name(plan.run_id) if plan.images.pull_secret else None,
         )
         self._shared = Shared(cluster, plan, self._stage, Seen(), report, lost)
         self._shared.timers = {node.name: set() for node in plan.nodes}
@@ -77,7 +82,7 @@ class Engine:
         first = self._work([load(RESIDUE)], taken) if on_nodes else []
         self._shared.progress.total = sum(len(one.workload.steps) for one in [*first, *work])
         scopes = {workload.scope for workload in self._plan.workloads}
-        keys = ["main", "baseline", "restricted"] if Scope.CLUSTER in scopes else ["main"]
+        keys = list(LEVELS) if Scope.CLUSTER in scopes else ["main"]
         watches: list[asyncio.Task[None]] = []
         try:
             await self._bring_up_stage(keys)
@@ -120,12 +125,12 @@ class Engine:
         return found
 
     async def _look_inside(self, namespaces: Mapping[str, str]) -> None:
-        needs = preflight.Needs(
+        needs = Needs(
             pod_security="baseline" in namespaces, image=self._plan.images.resolve(BASE_IMAGE)
         )  # fmt: skip
-        problems = await preflight.look_inside(self._cluster, namespaces, self._plan.nodes, needs, self._say)
+        problems = await look_inside(self._cluster, namespaces, self._plan.nodes, needs, self._say)
         if problems:
-            raise TargetError(preflight.told(problems))
+            raise TargetError(told(problems))
 
     def _check_first(self, first: list[Work]) -> None:
         """
@@ -144,13 +149,13 @@ class Engine:
                 )
             for step in work.record["steps"]:
                 pod = step["kubernetes"]["pod"]
-                skew = preflight.clock_skew(pod, self._cluster.now()) if pod else None
-                if skew is not None and (notice := preflight.clock_notice(node, skew)):
+                skew = clock_skew(pod, self._cluster.now()) if pod else None
+                if skew is not None and (notice := clock_notice(node, skew)):
                     self._say(notice)
                 for line in _reaped(step["probe"]):
                     self._say(f"{node}: {line}")
         if problems:
-            raise TargetError(preflight.told(problems))
+            raise TargetError(told(problems))
 
     async def _run_all(self, work: list[Work], watches: list[asyncio.Task[None]]) -> None:
         tasks = [asyncio.create_task(WorkloadRun(self._shared, one).run()) for one in work]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from conformance._suite.cluster import RefusedError
 from conformance._suite.errors import TargetError
+from conformance._suite.namespaces import ENFORCE_LABEL, LEVELS, LOCK
 from conformance._suite.observe.cleanup import CLEAN_UP_SECONDS
 from conformance._suite.observe.plan import BusyError
 from conformance._suite.waiting import TryAgainError, persistently
@@ -16,17 +17,12 @@ if TYPE_CHECKING:
     from conformance._suite.cluster import Cluster
     from conformance._suite.observe.plan import Stage
 
-ENFORCE_LABEL = "pod-security.kubernetes.io/enforce"
-LOCK = "hpc-lock"
-"""The ConfigMap that says that a run uses a given namespace."""
-
 
 async def make_namespace(cluster: Cluster, stage: Stage, key: str) -> None:
     """
     Make one of the run's namespaces and wait until pods can be created in it. Raises TargetError.
     """
-    level = "privileged" if key == "main" else key
-    labels = {**stage.labels, ENFORCE_LABEL: level}
+    labels = {**stage.labels, ENFORCE_LABEL: LEVELS[key]}
     name = stage.namespaces[key]
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
     try:

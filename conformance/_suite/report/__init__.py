@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conformance._suite.report.verdict import Run
+    from conformance._suite.say import Say
 
 
-def write_all(run: Run, say: Callable[[str], None]) -> None:
+def write_all(run: Run, say: Say) -> None:
     """
     Write every report into ``run.out``: ``verdict.json`` first, then ``junit.xml``, ``summary.md``,
     ``allure-results/`` and ``allure-report/index.html``.
@@ -36,7 +37,7 @@ def write_all(run: Run, say: Callable[[str], None]) -> None:
             say(f"{name} could not be written: {type(error).__name__}: {error}")
 
 
-def _allure(run: Run, say: Callable[[str], None]) -> None:
+def _allure(run: Run, say: Say) -> None:
     results, page = run.out / "allure-results", run.out / "allure-report" / "index.html"
     complete(results, run)
     about_all = (run.out / summary.NAME, run.out / verdict.NAME)

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from conformance._suite.files import write_text
-from conformance._suite.report.verdict import CLUSTER
 from conformance._suite.report.wording import comparison, cut, headline, one_line, printable
 from conformance._suite.requirement import Level
-from conformance._suite.result import Verdict
+from conformance._suite.result import CLUSTER, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conformance._suite.files import write_text
-from conformance._suite.report.verdict import CLUSTER, document
+from conformance._suite.report.verdict import document
 from conformance._suite.report.wording import (
     SIMULATED,
     claim_sentence,
@@ -25,7 +25,7 @@ from conformance._suite.report.wording import (
     printable,
 )
 from conformance._suite.requirement import Level
-from conformance._suite.result import Verdict
+from conformance._suite.result import CLUSTER, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

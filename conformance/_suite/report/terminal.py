@@ -12,7 +12,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from conformance._suite.report.verdict import CLUSTER
 from conformance._suite.report.wording import (
     SIMULATED,
     claim_sentence,
@@ -25,7 +24,7 @@ from conformance._suite.report.wording import (
     printable,
 )
 from conformance._suite.requirement import Level
-from conformance._suite.result import Claim, Verdict
+from conformance._suite.result import CLUSTER, Claim, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ from conformance._suite.errors import UsageError
 from conformance._suite.files import write_text
 from conformance._suite.redact import redact, redact_json
 from conformance._suite.requirement import Level
-from conformance._suite.result import Verdict
+from conformance._suite.result import CLUSTER, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 API_VERSION = "hostprocess-conformance/v1"
 KIND = "ConformanceReport"
 NAME = "verdict.json"
-CLUSTER = "cluster"
-"""What stands for the node in the reports where a row is about the API server."""
 
 
 @dataclass(frozen=True, slots=True)

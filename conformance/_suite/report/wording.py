@@ -10,9 +10,8 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from conformance._suite.report.verdict import CLUSTER
 from conformance._suite.requirement import Level
-from conformance._suite.result import Claim, Verdict
+from conformance._suite.result import CLUSTER, Claim, Verdict
 from conformance._suite.verdict import EXIT_INTERRUPTED, EXIT_MEANING
 
 if TYPE_CHECKING:

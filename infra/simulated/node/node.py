@@ -11,6 +11,7 @@ import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from conformance._suite.namespaces import SIMULATED_LABEL
 from infra.simulated.model.eras import ERAS
 from infra.simulated.model.host import Host
 from infra.simulated.node import clock, spec
@@ -53,10 +54,10 @@ def node_object(config: NodeConfig, host: Host) -> dict[str, Any]:
                 "beta.kubernetes.io/arch": "amd64",
                 "node.kubernetes.io/windows-build": f"10.0.{build}",
                 "kubernetes.azure.com/os-sku": _SKUS.get(build, "Windows"),
-                "hostprocess-conformance/simulated": "true",
+                SIMULATED_LABEL: "true",
             },
             "annotations": {
-                "hostprocess-conformance/simulated": "No Windows runs here: a model of it does",
+                SIMULATED_LABEL: "No Windows runs here: a model of it does",
                 "volumes.kubernetes.io/controller-managed-attach-detach": "true",
             },
         },

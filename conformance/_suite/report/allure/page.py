@@ -29,7 +29,9 @@ from conformance._suite.report.allure.results import CATEGORIES
 from conformance._suite.report.wording import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+    from conformance._suite.say import Say
 
 _LOCKED = Path(__file__).parent
 _LOCK_FILES = ("package.json", "package-lock.json")
@@ -79,9 +81,7 @@ _STAY_AT_THE_TOP = """<script>
     </script>"""
 
 
-def generate(
-    results_dir: Path, page: Path, name: str, say: Callable[[str], None], attached: Sequence[Path] = ()
-) -> bool:
+def generate(results_dir: Path, page: Path, name: str, say: Say, attached: Sequence[Path] = ()) -> bool:
     """
     Make ``page`` from Allure's results, with ``name`` as its title and ``attached`` as files about the whole run.
 
@@ -142,7 +142,7 @@ def _self_contained(html: str) -> str:
     return f"{head}{found}\n    {_POLICY}\n    {_STAY_AT_THE_TOP}{rest}"
 
 
-def _installed(say: Callable[[str], None]) -> tuple[Path, _Node]:
+def _installed(say: Say) -> tuple[Path, _Node]:
     """
     Where the locked Allure is installed, and the Node.js that runs it; both are fetched once.
     """
@@ -165,7 +165,7 @@ def _installed(say: Callable[[str], None]) -> tuple[Path, _Node]:
     return entry, node
 
 
-def _node(cache: Path, say: Callable[[str], None]) -> _Node:
+def _node(cache: Path, say: Say) -> _Node:
     program, npm = shutil.which("node"), shutil.which("npm")
     if program and npm and _version(program) >= _OLDEST_NODE:
         return _Node(program, (npm,))

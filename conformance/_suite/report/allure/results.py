@@ -18,7 +18,6 @@ import allure
 
 from conformance._suite.files import write_text
 from conformance._suite.redact import redact
-from conformance._suite.report.verdict import CLUSTER
 from conformance._suite.report.wording import (
     claim_sentence,
     cut,
@@ -31,7 +30,7 @@ from conformance._suite.report.wording import (
     printable,
 )
 from conformance._suite.requirement import Level
-from conformance._suite.result import Verdict
+from conformance._suite.result import CLUSTER, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,17 +7,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from conformance._suite.errors import UsageError
-from conformance._suite.preflight import (
-    COUNTING,
-    ENFORCE_LABEL,
-    LEVELS,
-    NAMESPACE,
-    Right,
-    Rule,
-    namespaces_of,
-    require_namespace,
-    rules,
-)
+from conformance._suite.namespaces import ENFORCE_LABEL, LEVELS, NAMESPACE, namespaces_of, require_namespace
+from conformance._suite.preflight.rights import COUNTING, Right, Rule, rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
