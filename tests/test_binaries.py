@@ -21,7 +21,8 @@ import pytest
 
 from conformance._suite.errors import TargetError, UsageError
 from infra.simulated import binaries
-from infra.simulated.binaries import ETCD, KUBERNETES, NAMES, Releases, StepError
+from infra.simulated.binaries import NAMES, Releases, StepError
+from infra.simulated.release import ETCD, KUBERNETES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

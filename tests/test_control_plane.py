@@ -19,9 +19,10 @@ from cryptography import x509
 
 from conformance._suite.errors import TargetError, UsageError
 from infra.simulated import cluster
-from infra.simulated.binaries import ETCD, KUBERNETES, NAMES
+from infra.simulated.binaries import NAMES
 from infra.simulated.certificates import Authority, write_kubeconfig
 from infra.simulated.cluster import NodeSpec, SimulatedCluster, down, name_nodes, parse_nodes, up
+from infra.simulated.release import ETCD, KUBERNETES
 from infra.simulated.supervisor import process_start
 
 if TYPE_CHECKING:

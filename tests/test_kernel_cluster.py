@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from conformance._suite import cluster as module
-from conformance._suite.cluster import Cluster, Watched, find_kubeconfig, keep_watching
+from conformance._suite import watch as module
+from conformance._suite.cluster import Cluster
 from conformance._suite.errors import TargetError
+from conformance._suite.kubeconfig import find_kubeconfig
+from conformance._suite.watch import Watched, keep_watching
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -10,7 +10,8 @@ import pytest
 
 from conformance._suite.errors import UsageError
 from conformance._suite.facts import NodeFacts
-from conformance._suite.preflight.selection import Choice, Expectations, breaches, build, choose, meets, os_sku
+from conformance._suite.preflight.selection import Choice, Expectations, breaches, build, choose, os_sku
+from conformance._suite.versions import meets
 
 
 def node(name: str, **given: Any) -> dict[str, Any]:

@@ -1,40 +1,35 @@
 """
-The only module that talks to Kubernetes: requests that survive what passes, and one watch that survives everything.
-
-The ``kubernetes`` package reads the kubeconfig (contexts, exec plug-ins, in-cluster service accounts); the requests
-themselves are plain JSON, because evidence is what the API server really answered.
+The only module that talks to an API server: requests that survive what passes, as plain JSON, because evidence is what
+the server really answered.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-import os
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import aiohttp
-import yaml
 
 from conformance._suite.addresses import is_loopback
-from conformance._suite.errors import TargetError, UsageError
+from conformance._suite.errors import TargetError
+from conformance._suite.kubeconfig import load_configuration
+from conformance._suite.transient import TRANSIENT, UNDONE
 from conformance._suite.waiting import TryAgainError, persistently
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
 
     from kubernetes.aio.client import Configuration  # noqa: TID251 - this is the one module
 
 JSON = "application/json"
 REQUEST_SECONDS = 60
 """How long one request may take, and how long what passes (429, 5xx, resets) is tried again."""
-_PASSING = {429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,63 +69,6 @@ class RefusedError(Exception):
         self.answer = answer
 
 
-def find_kubeconfig(given: Path | None) -> Path | None:
-    """
-    ``--kubeconfig``, else KUBECONFIG, else ``~/.kube/config``, else None: the service account of the pod we run in.
-    """
-    if given is not None:
-        try:
-            there = given.is_file()
-        except OSError as error:
-            raise UsageError(f"--kubeconfig cannot be looked at: {error}", "name an existing file") from error
-        if not there:
-            raise TargetError(f"there is no kubeconfig {given}", "name an existing file with --kubeconfig")
-        return given
-    listed = [Path(part) for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part]
-    if listed:
-        if not any(path.is_file() for path in listed):
-            raise TargetError(f"KUBECONFIG names {listed[0]}, which is not there", "name an existing file")
-        return None if len(listed) > 1 else listed[0]
-    with contextlib.suppress(RuntimeError):  # no home
-        default = Path.home() / ".kube" / "config"
-        if default.is_file():
-            return default
-    if os.environ.get("KUBERNETES_SERVICE_HOST"):
-        return None
-    raise TargetError(
-        "no cluster is named: no --kubeconfig, no KUBECONFIG, no ~/.kube/config, and not inside a pod",
-        "point --kubeconfig at one, or leave --target away for the embedded cluster",
-    )
-
-
-async def _configuration(path: Path | None, context: str | None) -> Configuration:
-    # A pod may run as a user who has no home, and this package asks for it when it is imported.
-    os.environ.setdefault("HOME", "/")
-    from kubernetes.aio import config as kubeconfig_loader  # noqa: PLC0415, TID251
-    from kubernetes.aio.client import Configuration  # noqa: PLC0415, TID251
-
-    configuration = Configuration()
-    listed = os.environ.get("KUBECONFIG", "")
-    try:
-        if path is not None and not isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict):
-            raise TypeError("it holds no YAML mapping")  # noqa: TRY301 - told like all the loader's own complaints
-        if file := str(path or listed):
-            await kubeconfig_loader.load_kube_config(  # type: ignore[no-untyped-call]
-                config_file=file, context=context, client_configuration=configuration, persist_config=False
-            )
-        else:
-            kubeconfig_loader.load_incluster_config(  # type: ignore[no-untyped-call]
-                client_configuration=configuration
-            )
-    except Exception as error:  # the loader raises whatever YAML, base64 or a plug-in raises
-        shown = path or listed or "the service account of this pod"
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TargetError(f"{shown} is not a usable kubeconfig: {reason}", "try it with `kubectl version`") from error
-    if not configuration.host.startswith(("https://", "http://")):
-        raise TargetError(f"{path} names no server", "try it with `kubectl version`")
-    return configuration
-
-
 class Cluster:
     """
     A connection to one API server. Use as an async context manager.
@@ -165,7 +103,7 @@ class Cluster:
         """
         Open the cluster that a kubeconfig names. Raises TargetError when it cannot be used.
         """
-        return cls(await _configuration(kubeconfig, context))
+        return cls(await load_configuration(kubeconfig, context))
 
     def now(self) -> datetime:
         """
@@ -207,7 +145,7 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         content_type: str = JSON,
         seconds: float = REQUEST_SECONDS,
-        passing: frozenset[int] = frozenset(_PASSING),
+        passing: frozenset[int] = TRANSIENT,
         repeatable: bool | None = None,
     ) -> Answer:
         """
@@ -239,8 +177,8 @@ class Cluster:
             answer = Answer(code, _decoded(text, kind), warnings, date)
             if date is not None:
                 self._ahead = date - datetime.now(UTC)
-            # 429 and 503 say that nothing was done; of the others only what may be done twice is done again.
-            if code in passing and (repeatable or code in {429, 503}):
+            # Of what is not said to be undone only what may be done twice is done again.
+            if code in passing and (repeatable or code in UNDONE):
                 raise TryAgainError(
                     f"{method} {path}: {code} {answer.message}", float(after) if after.isdigit() else None
                 )
@@ -271,7 +209,7 @@ class Cluster:
                 if response.status != 200:
                     text = await response.text(errors="replace")
                     answer = Answer(response.status, _decoded(text, response.content_type))
-                    if response.status in _PASSING:
+                    if response.status in TRANSIENT:
                         after = response.headers.get("Retry-After", "")
                         raise TryAgainError(
                             f"GET {path}: {answer.code} {answer.message}", float(after) if after.isdigit() else None
@@ -297,91 +235,3 @@ def _decoded(text: str, kind: str) -> Any:
         except ValueError:
             return text
     return text
-
-
-WATCH_SECONDS = 60
-"""The server ends each watch after this long; one that is silent for longer is broken."""
-
-
-@dataclass(slots=True)
-class Watched:
-    """
-    The objects of one collection as last seen, by uid, kept up to date by ``keep_watching``.
-    """
-
-    path: str
-    changed: Callable[[str, dict[str, Any]], None]
-    """Called with ADDED, MODIFIED or DELETED and the object, for every change."""
-    query: Mapping[str, str] = field(default_factory=dict)
-    objects: dict[str, dict[str, Any]] = field(default_factory=dict)
-    listed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def see(self, kind: str, item: dict[str, Any]) -> None:
-        """
-        Take in one change.
-        """
-        uid = item["metadata"]["uid"]
-        if kind == "DELETED":
-            self.objects.pop(uid, None)
-        else:
-            self.objects[uid] = item
-        self.changed(kind, item)
-
-
-async def keep_watching(cluster: Cluster, watched: Watched) -> None:
-    """
-    Watch one collection for ever: list, watch from there, resume after a clean end or a reset, list again after 410,
-    wait after 429 and 5xx. Ends only when cancelled, or with RefusedError when the right to watch is missing.
-    """
-    version = ""
-    while True:
-        try:
-            if not version:
-                version = await _list(cluster, watched)
-                watched.listed.set()
-            version = await _watch(cluster, watched, version)
-        except TryAgainError as error:
-            await asyncio.sleep(min(error.after or 0.2, 5))
-        except TargetError:
-            await asyncio.sleep(1)
-        except RefusedError as error:
-            if error.answer.code != 410:
-                raise
-            version = ""
-
-
-async def _list(cluster: Cluster, watched: Watched) -> str:
-    listing = await cluster.must("GET", watched.path, query=watched.query)
-    present = {item["metadata"]["uid"]: item for item in listing["items"]}
-    for uid in [uid for uid in watched.objects if uid not in present]:
-        watched.see("DELETED", watched.objects[uid])
-    for item in present.values():
-        watched.see("ADDED" if item["metadata"]["uid"] not in watched.objects else "MODIFIED", item)
-    return str(listing["metadata"]["resourceVersion"])
-
-
-async def _watch(cluster: Cluster, watched: Watched, version: str) -> str:
-    query = {
-        **watched.query,
-        "watch": "true",
-        "resourceVersion": version,
-        "allowWatchBookmarks": "true",
-        "timeoutSeconds": str(WATCH_SECONDS),
-    }
-    rest = b""
-    try:
-        async for chunk in cluster.stream(watched.path, query, silence=WATCH_SECONDS + 15):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                event = json.loads(line)
-                item = event["object"]
-                if event["type"] == "ERROR":
-                    # 410: too old, list again. Anything else: go on from what was seen.
-                    return "" if item.get("code") == 410 else version
-                version = item["metadata"]["resourceVersion"]
-                if event["type"] != "BOOKMARK":
-                    watched.see(event["type"], item)
-    except (TryAgainError, ValueError):
-        # A reset in mid-stream: what was seen so far counts, the rest comes again.
-        await asyncio.sleep(0.2)
-    return version

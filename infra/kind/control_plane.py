@@ -19,6 +19,7 @@ import yaml
 
 from conformance._suite.errors import TargetError
 from conformance._suite.redact import redact
+from conformance._suite.versions import numbers_in
 from infra.kind.settings import PASSWORD
 from infra.kind.state import write_secret
 
@@ -94,11 +95,10 @@ def require(versions: Versions) -> None:
     Raise TargetError that says how to get it when kind, one that is new enough, or a container engine is missing.
     """
     said = _kind("version", seconds=_SECONDS)
-    found = re.search(r"v(\d+)\.(\d+)\.(\d+)", said)
+    found = re.search(r"v\d+\.\d+\.\d+", said)
     if found is None:
         raise TargetError(f"`kind version` says {said.strip()[:80]!r}: that is not kind", _GET_KIND)
-    oldest = tuple(int(part) for part in versions.oldest_kind.lstrip("v").split("."))
-    if tuple(int(part) for part in found.groups()) < oldest:
+    if numbers_in(found[0]) < numbers_in(versions.oldest_kind):
         raise TargetError(f"kind {found[0]} is too old", f"install {versions.oldest_kind} or newer")
     _clusters()
 

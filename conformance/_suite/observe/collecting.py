@@ -12,6 +12,7 @@ from conformance._suite.errors import Unknown
 from conformance._suite.observe.awaiting import log_path
 from conformance._suite.observe.plan import Trouble
 from conformance._suite.observe.requests import send
+from conformance._suite.transient import THROTTLED
 from conformance._suite.waiting import TryAgainError, persistently
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ async def _read_log(cluster: Cluster, pod: Mapping[str, Any], container: str) ->
 
     async def read() -> Answer:
         # 5xx is what the API server says of a kubelet that it does not reach.
-        answer = await cluster.request("GET", log_path(pod), query=query, passing=frozenset({429}))
+        answer = await cluster.request("GET", log_path(pod), query=query, passing=THROTTLED)
         if answer.code >= 500:
             raise TryAgainError(f"{answer.code} {answer.message}")
         return answer
@@ -116,7 +117,7 @@ async def ask_through_proxy(cluster: Cluster, step: Step, record: Mapping[str, A
 
     async def ask() -> dict[str, Any]:
         # A refused connection, too, comes as a 503: an answer. Any other 5xx is the way there, not the node.
-        answer = await send(cluster, "proxy", "GET", path, None, passing=frozenset({429}))
+        answer = await send(cluster, "proxy", "GET", path, None, passing=THROTTLED)
         if answer["code"] >= 500 and "refused" not in answer["message"]:
             asked.append(answer)
             raise TryAgainError(answer["message"])

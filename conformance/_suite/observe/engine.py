@@ -8,7 +8,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from conformance._suite import expiry
-from conformance._suite.cluster import REQUEST_SECONDS, Watched, keep_watching
+from conformance._suite.cluster import REQUEST_SECONDS
 from conformance._suite.errors import TargetError
 from conformance._suite.facts import Scope
 from conformance._suite.namespaces import LEVELS, default_namespace, namespaces_of, pull_secret_name
@@ -22,6 +22,7 @@ from conformance._suite.preflight.clocks import clock_notice, clock_skew
 from conformance._suite.preflight.look import told
 from conformance._suite.preflight.needs import Needs
 from conformance._suite.waiting import forget_cancellation
+from conformance._suite.watch import Watched, keep_watching
 from conformance._suite.workload import BASE_IMAGE, RESIDUE, load
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from conformance._suite.namespaces import ENFORCE_LABEL, ENFORCING, LEVELS
 from conformance._suite.preflight.changes import changes
 from conformance._suite.preflight.needs import words
 from conformance._suite.preflight.selection import problem
+from conformance._suite.transient import NOT_A_WEBHOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -177,8 +178,6 @@ def host_process_pod(node: NodeFacts | None, image: str) -> dict[str, Any]:
 
 
 async def _dry_run(cluster: Cluster, path: str, body: object) -> Answer:
-    # A 500 is a webhook's answer as well: it is to be told, not tried again.
-    passing = frozenset({429, 502, 503, 504})
     return await cluster.request(
-        "POST", path, body, query={"dryRun": "All"}, seconds=DRY_RUN_SECONDS, passing=passing, repeatable=True
+        "POST", path, body, query={"dryRun": "All"}, seconds=DRY_RUN_SECONDS, passing=NOT_A_WEBHOOKS, repeatable=True
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from conformance._suite.errors import UsageError
+from conformance._suite.versions import is_build, is_version, meets, windows_build
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,11 +21,7 @@ SKU_LABEL = "kubernetes.azure.com/os-sku"
 BUILD_LABEL = "node.kubernetes.io/windows-build"
 SHOWN_NAMES = 3
 """How many names a line about nodes that are left out spells out."""
-_DIGITS = re.compile(r"\d{1,9}(\.\d{1,9})*")
-_VERSION = re.compile(r"v?(\d{1,9}(?:\.\d{1,9})*)(?:-([0-9A-Za-z.-]+))?(?:\+.*)?")
-_PRE_RELEASE = re.compile(r"(alpha|beta|rc)\b.*")
 _SERVER_YEAR = re.compile(r"Windows Server (\d{4})\b")
-_WINDOWS_10 = "10.0."
 
 
 def problem(what: str, remedy: str) -> str:
@@ -51,7 +48,7 @@ class Choice:
             if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", sku):
                 raise UsageError(f"--os-sku {sku!r} is not an OS SKU", "write it as the node's label, Windows2022")
         for build in self.builds:
-            if not _DIGITS.fullmatch(build):
+            if not is_build(build):
                 raise UsageError(f"--windows-build {build!r} is not a build", "write 20348 or 20348.2700")
 
 
@@ -72,7 +69,7 @@ class Expectations:
         for name, example in {"containerd": "1.7.28", "build": "20348.2700", "kubernetes": "1.33"}.items():
             text = getattr(self, name)
             # An empty one, of a variable that is not set, must not be met by everything.
-            if text is not None and (not _VERSION.fullmatch(text) or (name == "build" and text in {"10", "10.0"})):
+            if text is not None and (not is_version(text) or (name == "build" and text in {"10", "10.0"})):
                 raise UsageError(f"--expect-{name} {text!r} is not a version", f"write it like {example}")
 
 
@@ -179,28 +176,6 @@ def build(item: Mapping[str, Any]) -> str:
     kernel = item.get("status", {}).get("nodeInfo", {}).get("kernelVersion", "")
     label = (item["metadata"].get("labels") or {}).get(BUILD_LABEL, "")
     return windows_build(kernel) or windows_build(label)
-
-
-def windows_build(text: str) -> str:
-    """
-    ``10.0.20348.2700`` without what all Windows versions begin with; empty for what is none.
-    """
-    text = text.partition(" ")[0]
-    return text.removeprefix(_WINDOWS_10) if _DIGITS.fullmatch(text) else ""
-
-
-def meets(found: str, expected: str) -> bool:
-    """
-    Whether a version begins with the expected components. ``+azure`` does not count; a pre-release (``-rc.1``) meets
-    only an expectation that names it, another suffix (``-gke.100``) any that does not name another.
-    """
-    has, wants = _VERSION.fullmatch(found), _VERSION.fullmatch(expected.removeprefix(_WINDOWS_10))
-    if has is None or wants is None:
-        return False
-    numbers, wanted = (text.split(".") for text in (has[1], wants[1]))
-    if [int(part) for part in numbers[: len(wanted)]] != [int(part) for part in wanted]:
-        return False
-    return wants[2] == has[2] if wants[2] else not _PRE_RELEASE.fullmatch(has[2] or "")
 
 
 def breaches(expectations: Expectations, server: str, nodes: Iterable[NodeFacts]) -> list[str]:

@@ -22,7 +22,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from infra.simulated.model import twins
-from infra.simulated.model.accounts import GROUP_NOT_FOUND
+from infra.simulated.model.accounts import ALREADY_MEMBER, GROUP_NOT_FOUND, NOT_A_MEMBER
 from infra.simulated.model.errors import PATH_NOT_FOUND, WindowsError
 from infra.simulated.model.network import Allowed
 
@@ -936,11 +936,11 @@ def _net_localgroup(view: View, names: list[str], options: set[str]) -> list[str
         if "/add" in options and sid not in found.members:
             found.members.append(sid)
         elif "/add" in options:
-            raise WindowsError(1378, "The specified account name is already a member of the group.")
+            raise WindowsError(ALREADY_MEMBER, "The specified account name is already a member of the group.")
         elif sid in found.members:
             found.members.remove(sid)
         else:
-            raise WindowsError(1377, "The specified account name is not a member of the group.")
+            raise WindowsError(NOT_A_MEMBER, "The specified account name is not a member of the group.")
     return []
 
 

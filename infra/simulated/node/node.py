@@ -21,13 +21,14 @@ from infra.simulated.node.events import NORMAL, Recorder
 from infra.simulated.node.metrics import Metrics
 from infra.simulated.node.pod import Pod
 from infra.simulated.node.report import complain
+from infra.simulated.release import KUBERNETES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from infra.simulated.node.config import NodeConfig
 
-KUBELET_VERSION = "v1.37.2"
+KUBELET_VERSION = f"v{KUBERNETES}"
 LEASE_SECONDS = 40
 RENEW_EVERY = 10.0
 REPORT_EVERY = 300.0

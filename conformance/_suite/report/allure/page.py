@@ -27,6 +27,7 @@ from conformance._suite.files import cache_directory, write_text
 from conformance._suite.redact import redact
 from conformance._suite.report.allure.results import CATEGORIES
 from conformance._suite.report.wording import one_line
+from conformance._suite.versions import numbers_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -197,7 +198,7 @@ def _version(program: str) -> tuple[int, ...]:
         answer = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return ()
-    return tuple(int(number) for number in re.findall(r"\d+", answer)[:2])
+    return numbers_in(answer)[:2]
 
 
 def _run(command: Sequence[str], folder: Path, seconds: int, what: str) -> str:

@@ -1,0 +1,158 @@
+"""
+What a manifest may become before it is sent: this is the list of all that a documented sample may differ in.
+"""
+
+from __future__ import annotations
+
+import copy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance._suite import expiry, workload
+from conformance._suite.facts import ClusterFacts, NodeFacts, Scope
+from conformance._suite.images import Images
+from conformance._suite.namespaces import namespaces_of
+from conformance._suite.observe import manifests
+from conformance._suite.observe.plan import Plan, Stage, Work
+from conformance._suite.workload import BASE_IMAGE, RESIDUE, bootstrap_command
+
+NONCE = "0123456789a"
+TAINT = {"key": "os", "effect": "NoSchedule"}
+NODES = (
+    NodeFacts(
+        "win-1", "uid-1", "10.0.0.1", "win-1", "containerd://2.3.4", "v1.37.2", "W", "10.0.1", 2, taints=(TAINT,)
+    ),
+    NodeFacts("win-2", "uid-2", "10.0.0.2", "win-2", "containerd://2.3.4", "v1.37.2", "W", "10.0.1", 2),
+)
+SAMPLES = [
+    (name, step) for name in workload.names() for step in workload.load(name).steps if step.sample and step.manifest
+]
+
+
+def _plan(*workloads: str, **more: Any) -> Plan:
+    loaded = tuple(workload.load(name) for name in workloads)
+    return Plan("run", Path(), ClusterFacts("existing", "v1.37.2", simulated=False), NODES, loaded, **more)
+
+
+def _stage(pull_secret: str | None = None) -> Stage:
+    return Stage(namespaces_of("hpc-run"), {"a-label": "of-the-run"}, pull_secret)
+
+
+def _work(name: str, node: NodeFacts | None = NODES[0]) -> Work:
+    loaded = workload.load(name)
+    markers = {marker: f"text of {marker}" for marker in loaded.markers}
+    return Work(loaded, node if loaded.scope is Scope.NODE else None, NONCE, {"parameters": {"markers": markers}})
+
+
+def _prepared(work: Work, step: workload.Step, plan: Plan, stage: Stage) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """
+    Each document as it is in the file and as it is sent.
+    """
+    filled = manifests.placeholders(work, plan, stage, datetime(2026, 1, 1, tzinfo=UTC))
+    pairs = []
+    for document in work.workload.manifests(step, filled):
+        sent = copy.deepcopy(document)
+        manifests.prepare(sent, work, step, plan, stage)
+        pairs.append((document, sent))
+    return pairs
+
+
+def _differences(path: str, before: Any, after: Any) -> set[str]:
+    if isinstance(after, dict):
+        before = before or {}
+        return {
+            one
+            for key in before.keys() | after.keys()
+            for one in _differences(f"{path}.{key}".lstrip("."), before.get(key), after.get(key))
+        }
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return {
+            one
+            for number, both in enumerate(zip(before, after, strict=True))
+            for one in _differences(f"{path}[{number}]", *both)
+        }
+    return set() if before == after else {path}
+
+
+@pytest.mark.parametrize(("name", "step"), SAMPLES, ids=[f"{name}-{step.name}" for name, step in SAMPLES])
+def test_a_sample_differs_only_in_what_is_listed(name: str, step: workload.Step) -> None:
+    for documented, sent in _prepared(_work(name), step, _plan(name), _stage()):
+        place = "spec.template.spec" if documented["kind"] == "DaemonSet" else "spec"
+        allowed = ("metadata.namespace", "metadata.name", "metadata.labels.a-label", f"{place}.tolerations",
+                   f"{place}.affinity", f"{place}.nodeName")  # fmt: skip
+        changed = {path for path in _differences("", documented, sent) if not path.startswith(allowed)}
+        assert changed == set()
+        assert sent["metadata"]["namespace"] == "hpc-run"
+        assert sent["metadata"]["labels"]["a-label"] == "of-the-run"
+
+
+def test_a_mirror_moves_a_samples_image_and_nothing_else() -> None:
+    name, step = SAMPLES[0]
+    moved = Images(prefix="mirror.example")
+    ((documented, sent),) = _prepared(_work(name), step, _plan(name, images=moved), _stage("secret"))
+    spec = sent["spec"] if sent["kind"] == "Pod" else sent["spec"]["template"]["spec"]
+    before = documented["spec"] if sent["kind"] == "Pod" else documented["spec"]["template"]["spec"]
+    assert [one["image"] for one in spec["containers"]] == [moved.resolve(one["image"]) for one in before["containers"]]
+    assert spec["containers"][0]["image"].startswith("mirror.example/")
+    assert spec["imagePullSecrets"] == [{"name": "secret"}]
+
+
+def test_a_probe_is_put_into_its_containers_alone() -> None:
+    loaded = workload.load("volumes")
+    step = next(step for step in loaded.steps if step.probes)
+    documented, sent = _prepared(_work("volumes"), step, _plan("volumes"), _stage())[-1]
+    containers = {one["name"]: one for one in [*sent["spec"].get("initContainers", ()), *sent["spec"]["containers"]]}
+    assert set(step.probes) <= containers.keys()
+    for one_name, container in containers.items():
+        probed = one_name in step.probes
+        assert (container.get("command") == list(bootstrap_command())) is probed
+        assert ({"name": "PROBE", "value": loaded.probe_environment()} in container.get("env", ())) is probed
+    assert sent["spec"]["os"] == {"name": "windows"}
+    assert sent["spec"]["nodeName"] == "win-1"
+    assert {"key": "os", "operator": "Exists", "effect": "NoSchedule"} in sent["spec"]["tolerations"]
+    assert NONCE in sent["metadata"]["name"]
+    assert "nodeName" not in documented["spec"]
+
+
+def test_a_node_without_taints_gets_no_tolerations() -> None:
+    step = workload.load("node-facts").steps[0]
+    _, sent = _prepared(_work("node-facts", NODES[1]), step, _plan("node-facts"), _stage())[-1]
+    assert "tolerations" not in sent["spec"]
+
+
+def test_a_shared_daemonset_chooses_the_nodes_under_test_by_name_and_tolerates_their_taints() -> None:
+    name, step = next((name, step) for name, step in SAMPLES if step.shared)
+    _, sent = _prepared(_work(name), step, _plan(name), _stage())[-1]
+    spec = sent["spec"]["template"]["spec"]
+    terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert terms == [
+        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node.name]}]} for node in NODES
+    ]
+    assert {"key": "os", "operator": "Exists", "effect": "NoSchedule"} in spec["tolerations"]
+    # One name for one object: no node's nonce is in it.
+    assert NONCE not in sent["metadata"]["name"]
+
+
+def test_the_first_workload_names_every_image_that_will_be_needed() -> None:
+    step = workload.load(RESIDUE).steps[0]
+    plan = _plan(*workload.names())
+    _, sent = _prepared(_work(RESIDUE), step, plan, _stage())[-1]
+    needed = {image for one in plan.workloads if one.scope is Scope.NODE for image in one.images}
+    assert {container["image"] for container in sent["spec"]["containers"]} == needed | {BASE_IMAGE}
+
+
+@pytest.mark.parametrize(("reap_all", "hour"), [(False, "490896"), (True, str(expiry.ALL_HOURS))])
+def test_what_the_placeholders_are(reap_all: bool, hour: str) -> None:
+    work = _work("volumes")
+    filled = manifests.placeholders(
+        work, _plan("volumes", reap_all=reap_all), _stage(), datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    assert filled["reap-before"] == hour
+    assert filled["namespace"] == "hpc-run"
+    assert (filled["node"], filled["nonce"], filled["run"]) == ("win-1", NONCE, "run")
+    assert {name: text for name, text in filled.items() if name.startswith("marker.")} == {
+        f"marker.{name}": f"text of {name}" for name in work.workload.markers
+    }
