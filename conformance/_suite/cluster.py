@@ -78,6 +78,8 @@ class Cluster:
         self._configuration = configuration
         self.url = str(configuration.host).rstrip("/")
         self._ahead = timedelta()
+        self.requests = 0
+        """How many were sent, each try of one counted."""
         try:
             self._ssl = ssl.create_default_context(
                 cafile=configuration.ssl_ca_cert, cadata=getattr(configuration, "ca_cert_data", None)
@@ -126,6 +128,7 @@ class Cluster:
     def _open(
         self, method: str, path: str, headers: Mapping[str, str], timeout: aiohttp.ClientTimeout, **options: Any
     ) -> Any:
+        self.requests += 1
         return self._session.request(
             method,
             self.url + path,

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 from dataclasses import replace
@@ -27,6 +28,7 @@ from conformance._suite.observe.engine import Engine
 from conformance._suite.observe.plan import Plan
 from conformance._suite.preflight.look import look
 from conformance._suite.report import write_all
+from conformance._suite.timings import NAME, Timings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,19 +48,23 @@ def conformance(arguments: Sequence[str]) -> int:
     display = Display()
     if only_described(options, display.say):
         return 0
-    with brought_up(options, display.say) as (target, died):
-        return asyncio.run(_run(asked, target, died, display))
+    timings = Timings()
+    with contextlib.ExitStack() as stack:
+        with timings.phase("up"):
+            target, died = stack.enter_context(brought_up(options, display.say))
+        return asyncio.run(_run(asked, target, died, display, timings))
 
 
-async def _run(asked: Asked, target: Target, died: Callable[[], bool], display: Display) -> int:
+async def _run(asked: Asked, target: Target, died: Callable[[], bool], display: Display, timings: Timings) -> int:
     """
     One run: preflight, select, observe, judge, report. Nothing in it calls back.
     """
     started, run_id, say = datetime.now(UTC), secrets.token_hex(4), display.say
     async with await Cluster.connect(target.kubeconfig, target.context) as api:
-        cluster, nodes = await look(
-            api, target.name, asked.choice, asked.expectations, asked.needs, say, simulated=target.simulated
-        )
+        with timings.phase("preflight"):
+            cluster, nodes = await look(
+                api, target.name, asked.choice, asked.expectations, asked.needs, say, simulated=target.simulated
+            )
         # Here it is known which nodes there are, and so which cells.
         judging = Judging(Path(), run_id, started.isoformat(), cluster, nodes)
         selected = select(judging, asked.expression)
@@ -79,14 +85,21 @@ async def _run(asked: Asked, target: Target, died: Callable[[], bool], display: 
         plan = Plan(run_id, out, cluster, nodes, workloads, asked.images, asked.time_scale, asked.needs.namespace)
         engine = Engine(api, plan, display.progress, died, say)
         try:
-            interrupted = not await observe(engine, target, died, display)
-            run = judge(judging, selected, out, started=started, workers=asked.workers, interrupted=interrupted,
-                        defects=asked.defects)  # fmt: skip
+            with timings.phase("observe"):
+                interrupted = not await observe(engine, target, died, display)
+            timings.counts |= {"nodes": len(nodes), "pods": engine.pods, "requests": api.requests}
+            with timings.phase("judge"):
+                run = judge(judging, selected, out, started=started, workers=asked.workers, interrupted=interrupted,
+                            defects=asked.defects)  # fmt: skip
             with deferred(lambda: say("the verdict is there; writing the reports")):
-                write_all(run, say)
+                write_all(run, say, timings)
         finally:
-            if not died():
-                await _say_what_is_left(api, engine.going, say)
+            # A cluster that goes with this run takes along what is still going in it.
+            if target.name == "existing":
+                with timings.phase("clean-up"):
+                    await _say_what_is_left(api, engine.going, say)
+    with contextlib.suppress(OSError):  # a disk that is full has no say in the verdict
+        evidence.write_json(out / NAME, timings.to_json())
     display.verdict(run)
     return run.exit_code
 

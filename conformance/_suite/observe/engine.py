@@ -65,6 +65,13 @@ class Engine:
         """What was asked to go; ``left_behind`` waits for it."""
 
     @property
+    def pods(self) -> int:
+        """
+        How many pods were seen.
+        """
+        return self._shared.seen.count
+
+    @property
     def untidy(self) -> list[str]:
         """
         What could not be put back, in words.

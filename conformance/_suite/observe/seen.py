@@ -19,6 +19,8 @@ class Seen:
     def __init__(self) -> None:
         self.pods: dict[str, dict[str, Any]] = {}
         self.events: dict[str, dict[str, Any]] = {}
+        self.count = 0
+        """How many pods were ever seen."""
         self._bells: dict[tuple[str, str], asyncio.Event] = {}
 
     def bell(self, owner: str, node: str) -> asyncio.Event:
@@ -32,6 +34,7 @@ class Seen:
         if kind == "DELETED":
             self.pods.pop(uid, None)
         else:
+            self.count += uid not in self.pods
             self.pods[uid] = pod
         self._ring(_owner(pod), pod["spec"].get("nodeName", ""))
 

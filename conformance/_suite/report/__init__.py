@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from conformance._suite.report import junit, summary, verdict
 from conformance._suite.report.allure import complete, generate
 from conformance._suite.report.wording import headline
+from conformance._suite.timings import Timings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
     from conformance._suite.say import Say
 
 
-def write_all(run: Run, say: Say) -> None:
+def write_all(run: Run, say: Say, timings: Timings | None = None) -> None:
     """
     Write every report into ``run.out``: ``verdict.json`` first, then ``junit.xml``, ``summary.md``,
     ``allure-results/`` and ``allure-report/index.html``.
 
-    Each fails alone, with one line; the claim and the exit code do not depend on any of them.
+    Each fails alone, with one line; the claim and the exit code do not depend on any of them. How long
+    each took goes into ``timings``.
     """
+    timings = timings or Timings()
     outputs: tuple[tuple[str, Callable[[], object]], ...] = (
         (verdict.NAME, lambda: verdict.write(run)),
         (junit.NAME, lambda: junit.write(run)),
@@ -32,7 +35,8 @@ def write_all(run: Run, say: Say) -> None:
     )
     for name, output in outputs:
         try:
-            output()
+            with timings.phase(name):
+                output()
         except Exception as error:  # noqa: BLE001 - one report that cannot be written must not take the others along
             say(f"{name} could not be written: {type(error).__name__}: {error}")
 
