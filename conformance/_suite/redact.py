@@ -8,6 +8,7 @@ verdict is judged again from the same text.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 MARK = "[redacted]"
@@ -80,6 +81,8 @@ _TAIL = tuple(
         ),
     )
 )
+_REPEATED = 16 * 1024
+"""Longer texts than this, in characters, are logs: none comes twice."""
 _NAMED = re.compile(_NAME, re.IGNORECASE)
 _TOKEN = re.compile(_OPAQUE)
 _DIGEST = re.compile(_HASH)
@@ -91,12 +94,20 @@ def redact(text: str) -> str:
 
     A quoted value keeps its quotes, so that JSON inside the text stays JSON.
     """
+    return _redact_again(text) if len(text) <= _REPEATED else _redact(text)
+
+
+def _redact(text: str) -> str:
     text = _WHOLE.sub(MARK, text)
     lower = text.lower()
     for signs, pattern in _TAIL:
         if any(sign in lower for sign in signs):
             text = pattern.sub(_without_value, text)
     return text
+
+
+_redact_again = lru_cache(maxsize=2048)(_redact)
+"""Most texts of a run's evidence are in it many times: names, images, the probe."""
 
 
 def _without_value(found: re.Match[str]) -> str:

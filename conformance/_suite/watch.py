@@ -31,6 +31,8 @@ class Watched:
     path: str
     changed: Callable[[str, dict[str, Any]], None]
     """Called with ADDED, MODIFIED or DELETED and the object, for every change."""
+    kept: Callable[[dict[str, Any]], dict[str, Any]] = lambda item: item
+    """What is kept of an object; it has at least ``metadata.uid``."""
     query: Mapping[str, str] = field(default_factory=dict)
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     listed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -39,12 +41,19 @@ class Watched:
         """
         Take in one change.
         """
-        uid = item["metadata"]["uid"]
+        kept = self.kept(item)
+        uid = kept["metadata"]["uid"]
         if kind == "DELETED":
             self.objects.pop(uid, None)
         else:
-            self.objects[uid] = item
-        self.changed(kind, item)
+            self.objects[uid] = kept
+        self.changed(kind, kept)
+
+    def gone(self, uid: str) -> None:
+        """
+        Take in that an object was not there any more when the collection was listed again.
+        """
+        self.changed("DELETED", self.objects.pop(uid))
 
 
 async def keep_watching(cluster: Cluster, watched: Watched) -> None:
@@ -73,7 +82,7 @@ async def _list(cluster: Cluster, watched: Watched) -> str:
     listing = await cluster.must("GET", watched.path, query=watched.query)
     present = {item["metadata"]["uid"]: item for item in listing["items"]}
     for uid in [uid for uid in watched.objects if uid not in present]:
-        watched.see("DELETED", watched.objects[uid])
+        watched.gone(uid)
     for item in present.values():
         watched.see("ADDED" if item["metadata"]["uid"] not in watched.objects else "MODIFIED", item)
     return str(listing["metadata"]["resourceVersion"])

@@ -22,6 +22,8 @@ from conformance._suite.facts import Scope
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# Ten times as fast; every manifest is read once for each node.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FOLDER = Path(__file__).parent.parent.parent / "workloads"
 # The digest by which Azure's own container networking builds on it (github.com/Azure/azure-container-networking).
 BASE_IMAGE = (
@@ -105,6 +107,7 @@ class Workload:
         return pack((FOLDER / self.probe / "probe.ps1").read_bytes())
 
 
+@cache
 def pack(script: bytes) -> str:
     """
     Gzip and base64, the same for the same script.
@@ -133,7 +136,7 @@ def _documents(path: Path, placeholders: Mapping[str, str]) -> list[dict[str, An
         return placeholders[found[1]]
 
     text = _PLACEHOLDER.sub(fill, path.read_text(encoding="utf-8"))
-    return [document for document in yaml.safe_load_all(text) if document is not None]
+    return [document for document in yaml.load_all(text, _LOADER) if document is not None]
 
 
 @cache
@@ -172,7 +175,7 @@ def load(name: str) -> Workload:
 def _images(path: Path) -> set[str]:
     placed = (
         document["spec"] if document["kind"] == "Pod" else document["spec"]["template"]["spec"]
-        for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+        for document in yaml.load_all(path.read_text(encoding="utf-8"), _LOADER)
         if document and document["kind"] in {"Pod", "DaemonSet"}
     )  # fmt: skip
     named = {one["image"] for spec in placed for one in [*spec.get("initContainers", ()), *spec["containers"]]}

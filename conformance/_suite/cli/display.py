@@ -5,6 +5,7 @@ What the user sees while a run goes on: live where there is a terminal, plain li
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 import time
@@ -74,7 +75,7 @@ class Display:
         """
         text = f"observing: {progress.done} of {progress.total} steps"
         if progress.awaited:
-            first = [f"{name}: {what}" for name, what in list(progress.awaited.items())[:2]]
+            first = [f"{name}: {what}" for name, what in itertools.islice(progress.awaited.items(), 2)]
             more = len(progress.awaited) - len(first)
             text += f"; awaited: {', '.join(first)}" + (f" and {more} more" if more > 0 else "")
         if self._console.is_terminal:

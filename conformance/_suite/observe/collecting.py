@@ -36,9 +36,7 @@ def snapshot(seen: Seen, record: dict[str, Any], owner: str, node: str, *, keep:
     """
     pods = seen.pods_of(owner, node)
     if pods and not (keep and record["kubernetes"]["pod"]):
-        pod = dict(pods[0])
-        pod["metadata"] = {key: value for key, value in pod["metadata"].items() if key != "managedFields"}
-        record["kubernetes"]["pod"] = pod
+        record["kubernetes"]["pod"] = pods[0]
     names = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
     record["kubernetes"]["pods"] = names
     record["kubernetes"]["events"] = seen.events_of({owner, *names})

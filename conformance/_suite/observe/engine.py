@@ -15,7 +15,7 @@ from conformance._suite.namespaces import LEVELS, default_namespace, namespaces_
 from conformance._suite.observe import cleanup, stage
 from conformance._suite.observe.cleanup import Going
 from conformance._suite.observe.plan import BusyError, Progress, Shared, Stage, Work
-from conformance._suite.observe.seen import Seen
+from conformance._suite.observe.seen import Seen, kept_of_event, kept_of_node, kept_of_pod
 from conformance._suite.observe.workload_run import WorkloadRun
 from conformance._suite.preflight.admission import look_inside
 from conformance._suite.preflight.clocks import clock_notice, clock_skew
@@ -61,6 +61,7 @@ class Engine:
         self._cluster = cluster
         self._plan = plan
         self._say = say
+        self._node_uids = {node.name: node.uid for node in plan.nodes}
         self.going: list[Going] = []
         """What was asked to go; ``left_behind`` waits for it."""
 
@@ -187,11 +188,12 @@ class Engine:
 
     async def _start_watches(self, namespaces: list[str], tasks: list[asyncio.Task[None]]) -> None:
         # All of them: with a selector, a node that loses a label would look like one that is gone.
-        nodes = Watched("/api/v1/nodes", self._node_changed)
+        nodes = Watched("/api/v1/nodes", self._node_changed, kept_of_node)
         watched = [nodes]
         for namespace in namespaces:
-            watched.append(Watched(f"/api/v1/namespaces/{namespace}/pods", self._shared.seen.pod_changed))
-            watched.append(Watched(f"/api/v1/namespaces/{namespace}/events", self._shared.seen.event_changed))
+            seen, path = self._shared.seen, f"/api/v1/namespaces/{namespace}"
+            watched.append(Watched(f"{path}/pods", seen.pod_changed, kept_of_pod))
+            watched.append(Watched(f"{path}/events", seen.event_changed, kept_of_event))
         for one in watched:
             task = asyncio.create_task(keep_watching(self._cluster, one))
             listed = asyncio.create_task(one.listed.wait())
@@ -205,10 +207,10 @@ class Engine:
                 self._vanish(node.name)
 
     def _node_changed(self, kind: str, item: dict[str, Any]) -> None:
-        for node in self._plan.nodes:
-            # Another node of the same name is another machine.
-            if node.name == item["metadata"]["name"] and (kind == "DELETED") == (node.uid == item["metadata"]["uid"]):
-                self._vanish(node.name)
+        name, uid = item["metadata"]["name"], item["metadata"]["uid"]
+        # Another node of the same name is another machine.
+        if name in self._node_uids and (kind == "DELETED") == (uid == self._node_uids[name]):
+            self._vanish(name)
 
     def _vanish(self, node: str) -> None:
         """
