@@ -142,6 +142,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(default=False, venv_backend="none")
+def benchmark(session: nox.Session) -> None:
+    """Print what a run costs and how that grows with the nodes; -- --short asserts counts and shapes alone."""
+    python = _install(session, ROOT / ".nox" / "tests", "tests", "lint")
+    session.run(python, "-m", "tests.benchmark", *session.posargs, external=True)
+
+
+@nox.session(default=False, venv_backend="none")
 def lint(session: nox.Session) -> None:
     """Style and types alone."""
     _lint(session, _install(session, ROOT / ".nox" / "tests", "tests", "lint"))

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from conformance._suite.say import Say
     from conformance._suite.workload import Workload
 
+AT_ONCE = 1200
+"""Pieces of work that are under way at once, as many as a hundred nodes have; not normative. More of them would only
+wait for the API server, and for that their deadlines are not meant."""
 _ELSEWHERE = "--registry-prefix, --images-file and --pull-secret say where it is"
 
 
@@ -99,7 +102,7 @@ class Engine:
             await self._start_watches(list(namespaces.values()), watches)
             if not self._plan.namespace:
                 await self._look_inside(namespaces)
-            await self._run_all(first, watches)
+            await self._run_all(first, watches, keep=True)
             self._check_first(first)
             await self._run_all(work, watches)
         finally:
@@ -125,12 +128,14 @@ class Engine:
 
     def _work(self, workloads: Iterable[Workload], taken: set[str]) -> list[Work]:
         found = []
-        for workload in workloads:
-            for node in self._plan.nodes if workload.scope is Scope.NODE else (None,):
-                while (nonce := expiry.nonce(self._cluster.now())) in taken:
-                    pass
-                taken.add(nonce)
-                found.append(Work(workload, node, nonce))
+        # All of one node stand together, so that those that begin at once are of few nodes.
+        for node in (None, *self._plan.nodes):
+            for workload in workloads:
+                if (workload.scope is Scope.NODE) is (node is not None):
+                    while (nonce := expiry.nonce(self._cluster.now())) in taken:
+                        pass
+                    taken.add(nonce)
+                    found.append(Work(workload, node, nonce))
         return found
 
     async def _look_inside(self, namespaces: Mapping[str, str]) -> None:
@@ -166,8 +171,19 @@ class Engine:
         if problems:
             raise TargetError(told(problems))
 
-    async def _run_all(self, work: list[Work], watches: list[asyncio.Task[None]]) -> None:
-        tasks = [asyncio.create_task(WorkloadRun(self._shared, one).run()) for one in work]
+    async def _run_all(self, work: list[Work], watches: list[asyncio.Task[None]], *, keep: bool = False) -> None:
+        """
+        Run all of them; ``keep`` their records for a look.
+        """
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def run(one: Work) -> None:
+            async with gate:
+                await WorkloadRun(self._shared, one).run()
+            if not keep:
+                one.record = {}  # it is written; thousands of them are gigabytes
+
+        tasks = [asyncio.create_task(run(one)) for one in work]
         running = asyncio.gather(*tasks)
         broken = asyncio.create_task(_first(watches))
         try:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from conformance._suite.facts import NodeFacts
     from conformance._suite.observe.plan import Plan, Stage, Work
     from conformance._suite.workload import Step
 
@@ -85,6 +86,16 @@ def prepare(document: dict[str, Any], work: Work, step: Step, plan: Plan, stage:
             container["command"] = list(bootstrap_command())
             environment = container.setdefault("env", [])
             environment.append({"name": "PROBE", "value": work.workload.probe_environment()})
+
+
+def part_of(document: dict[str, Any], node: NodeFacts) -> dict[str, Any]:
+    """
+    Of a DaemonSet that all chosen nodes share what concerns one of them: the other nodes' terms of its affinity are
+    left out. Evidence would otherwise grow with the square of the nodes.
+    """
+    spec, template = document["spec"], document["spec"]["template"]
+    pod = {**template["spec"], "affinity": _affinity([node.name])}
+    return {**document, "spec": {**spec, "template": {**template, "spec": pod}}}
 
 
 def _affinity(names: Iterable[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ What one run observes, how far it is, and what the pieces of its work share.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,6 @@ from conformance._suite.errors import TargetError
 from conformance._suite.images import Images
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
@@ -100,6 +100,10 @@ class Work:
         return f"{self.workload.name} on {self.node.name if self.node else 'the API server'}"
 
 
+Creating = asyncio.Task[list[dict[str, Any]]]
+"""The creation of a step's objects; it ends with the API's answers."""
+
+
 @dataclass(slots=True)
 class Shared:
     """
@@ -120,8 +124,8 @@ class Shared:
     """The nodes that are no longer in the cluster, by their names."""
     timers: dict[str, set[asyncio.Timeout]] = field(default_factory=dict)
     """The deadlines that run, by the node's name."""
-    once: dict[str, asyncio.Task[list[dict[str, Any]]]] = field(default_factory=dict)
-    """What is created once for all nodes, by the workload's name."""
-    creating: set[asyncio.Task[list[dict[str, Any]]]] = field(default_factory=set)
+    once: dict[str, tuple[list[dict[str, Any]], Creating]] = field(default_factory=dict)
+    """What is sent once for all nodes, by the workload's name: the documents, and their creation."""
+    creating: set[Creating] = field(default_factory=set)
     """All that is being created."""
     interrupted: bool = False

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import secrets
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conformance._suite import evidence
@@ -189,12 +190,17 @@ class WorkloadRun:
             for request in work.workload.requests(step, filled_in):
                 record["api"].append(await requests.send_request(cluster, stage, request))
             return
-        documents = work.workload.manifests(step, filled_in)
-        for document in documents:
-            manifests.prepare(document, work, step, plan, stage)
+        once = shared.once.get(work.workload.name) if step.shared else None
+        documents = once[0] if once else work.workload.manifests(step, filled_in)
+        if once is None:
+            for document in documents:
+                manifests.prepare(document, work, step, plan, stage)
         self._owner = documents[-1]["metadata"]["name"]
         record["api"] = await self._create(step, documents)
         record["sent"] = documents
+        if step.shared and work.node:
+            record["sent"] = [manifests.part_of(document, work.node) for document in documents]
+            record["sentWhole"] = self._whole_path(step).as_posix()
         if refused := [answer for answer in record["api"] if answer["code"] != 201]:
             raise Trouble("refused-by-api", f"{refused[0]['request']}: {refused[0]['code']} {refused[0]['message']}")
         awaiting = Awaiting(cluster, plan, shared.seen, step, self._owner, self._node, patience)
@@ -219,14 +225,23 @@ class WorkloadRun:
         Create the step's objects, once for all nodes where they are shared. Creating goes on when this is cancelled.
         """
         shared, name = self._shared, self._work.workload.name
-        self._creating = shared.once.get(name) if step.shared else None
-        if self._creating is None:
+        once = shared.once.get(name) if step.shared else None
+        if once:
+            self._creating = once[1]
+        else:
             self._creating = asyncio.create_task(requests.create(shared.cluster, shared.plan, documents, step))
             shared.creating.add(self._creating)
             self._creating.add_done_callback(shared.creating.discard)
             if step.shared:
-                shared.once[name] = self._creating
+                shared.once[name] = documents, self._creating
+                evidence.write_json(shared.plan.out / self._whole_path(step), documents)
         return await asyncio.shield(self._creating)
+
+    def _whole_path(self, step: Step) -> Path:
+        """
+        Where what was sent once for all nodes is kept whole, below the output folder.
+        """
+        return Path("cluster") / self._work.workload.name / f"{step.name}.sent.json"
 
     async def _delete_pod(self, name: str) -> None:
         """
