@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from conformance._suite.files import write_text
 from conformance._suite.model import Level, Verdict
-from conformance._suite.report.verdict import CLUSTER, document
+from conformance._suite.report.verdict import CLUSTER, utc
 from conformance._suite.report.wording import (
     SIMULATED,
     claim_sentence,
@@ -78,11 +78,10 @@ def _summary(run: Run) -> str:
 
 
 def _facts(run: Run) -> str:
-    facts = document(run)
     selection = "everything" if run.selection.full else f"only `{run.selection.expression or 'a part'}`"
     rows = [
         ("Target", f"{run.cluster.target}, Kubernetes {run.cluster.server_version}"),
-        ("Run", f"`{run.run_id}`, {facts['started']} to {facts['ended']}"),
+        ("Run", f"`{run.run_id}`, {utc(run.started)} to {utc(run.ended)}"),
         ("Suite", f"{run.suite_version}, catalogue `{run.catalogue_digest}`"),
         ("Judged", selection),
     ]
