@@ -110,6 +110,7 @@ def _parser() -> _Parser:
     parser.add_argument("-n", dest="workers", type=int, default=0, help="judge in this many processes (pytest-xdist)")
     parser.add_argument("--out", type=Path, help="the folder for evidence and reports (default: <time>-<id> below "
                         "$ARTIFACTS, or below artifacts)")  # fmt: skip
+    _add_reports(parser)
     parser.add_argument("--time-scale", type=float, default=1.0, help="multiply every deadline, for slow nodes")
     _add_nodes(parser)
     _add_expectations(parser)
@@ -122,6 +123,11 @@ def _parser() -> _Parser:
     _add_provisioned(parser)
     _add_dry_run(parser)
     return parser
+
+
+def _add_reports(parser: _Parser) -> None:
+    parser.add_argument("--no-allure", dest="allure", action="store_false",
+                        help="write neither allure-results nor its page")  # fmt: skip
 
 
 def _add_target(parser: _Parser) -> None:
@@ -291,7 +297,7 @@ def _conformance(arguments: Sequence[str]) -> int:
 
         try:
             run = judge.judge(judging, observe, options.expression, options.workers, started=started,
-                              display=display, defects=tuple(options.sim_defect))  # fmt: skip
+                              display=display, defects=tuple(options.sim_defect), allure=options.allure)  # fmt: skip
         finally:
             try:
                 for left in [] if died() else asyncio.run(_left_behind(target, going)):
@@ -466,6 +472,7 @@ def _judge(arguments: Sequence[str]) -> int:
     parser = _Parser("judge", "Judge kept evidence again, without a cluster.")
     parser.add_argument("folder", type=Path, help="an output folder of an earlier run")
     parser.add_argument("--out", type=Path, help="where the new reports go (default: FOLDER/judged-<time>)")
+    _add_reports(parser)
     options = parser.parse(arguments)
     try:
         kept = json.loads((options.folder / "run.json").read_text(encoding="utf-8"))
@@ -480,7 +487,7 @@ def _judge(arguments: Sequence[str]) -> int:
     display = Display()
     rejudged = replace(judging, out=options.folder.resolve(), same_digest=False, digests=_reported(options.folder))
     run = judge.judge(rejudged, None, kept.get("expression"), 0, started=started, display=display,
-                      defects=tuple(kept.get("defects", ())), reports=out)  # fmt: skip
+                      defects=tuple(kept.get("defects", ())), reports=out, allure=options.allure)  # fmt: skip
     display.verdict(run)
     return run.exit_code
 

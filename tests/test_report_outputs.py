@@ -499,6 +499,13 @@ def test_a_large_run_has_every_cell_in_every_output(tmp_path: Path) -> None:
         assert read(tmp_path) == _cells(run), read.__name__
 
 
+@pytest.mark.usefixtures("no_page")
+def test_allure_can_be_left_out(run: Run) -> None:
+    write_all(run, print, allure=False)
+    assert _in_verdict(run.out) == _in_junit(run.out) == _in_summary(run.out) == _cells(run)
+    assert not list(run.out.glob("allure*"))
+
+
 # -- the page
 
 

@@ -98,15 +98,16 @@ def judge(
     display: Display,
     defects: tuple[str, ...],
     reports: Path | None = None,
+    allure: bool = True,
 ) -> Run:
     """
     Judge, after ``observe`` was called with the names of the workloads that the selection reads (None: what is there is
-    judged), and write the reports, into ``reports`` or beside the evidence. Raises SuiteError when there is nothing to
-    report.
+    judged), and write the reports, those of ``allure`` only when asked for, into ``reports`` or beside the evidence.
+    Raises SuiteError when there is nothing to report.
     """
     controller = plugin.Controller(judging, observe)
     out = reports or judging.out
-    options = [f"--alluredir={out / 'allure-results'}"]
+    options = [f"--alluredir={out / 'allure-results'}"] if allure else []
     if expression:
         options += ["-k", expression]
     if workers:
@@ -142,7 +143,7 @@ def judge(
     # Judging is done: what is reported now is the verdict, and it is reported whole.
     before = signal.signal(signal.SIGINT, lambda *_: display.say("the verdict is there; writing the reports"))
     try:
-        write_all(run, display.say)
+        write_all(run, display.say, allure=allure)
     finally:
         signal.signal(signal.SIGINT, before)
     return run
