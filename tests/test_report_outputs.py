@@ -18,9 +18,9 @@ from rich.console import Console
 
 from conformance._suite.errors import UsageError
 from conformance._suite.facts import ClusterFacts, NodeFacts, Scope
-from conformance._suite.files import cache_directory
+from conformance._suite.files import cache_directory, write_text
 from conformance._suite.report import allure, junit, summary, terminal, verdict, wording, write_all
-from conformance._suite.report.allure import page
+from conformance._suite.report.allure import page, shown
 from conformance._suite.report.verdict import Run, Selection
 from conformance._suite.requirement import Level, Requirement
 from conformance._suite.result import Claim, EvidenceReference, Result, Verdict
@@ -388,7 +388,139 @@ def test_evidence_judged_again_lies_elsewhere(run: Run, tmp_path: Path) -> None:
     assert not list((again.out / "allure-results").glob("*-attachment.txt"))
 
 
+def many(out: Path, nodes: int, verdicts: dict[str, Verdict]) -> Run:
+    """
+    A run of so many nodes: as documented, but for the requirements that have another verdict on every node.
+    """
+    run = fabricated(out, wrong=False)
+    facts = tuple(replace(run.nodes[0], name=f"win-{number:04}") for number in range(nodes))
+    results = [
+        replace(one, node=node.name, verdict=verdicts.get(one.requirement, one.verdict), reason=f"seen on {node.name}")
+        for one in run.results
+        for node in (facts if one.node == "win-one" else ())
+    ]
+    results += [one for one in run.results if one.node is None]
+    return replace(run, nodes=facts, results=tuple(results))
+
+
+def _labels(result: dict[str, Any]) -> dict[str, str]:
+    return {label["name"]: label["value"] for label in result["labels"]}
+
+
+def test_where_evidence_is_much_only_what_is_not_green_has_it_attached(run: Run) -> None:
+    for area in ("network", "storage", "accounts"):
+        for node in NODES:
+            (run.out / f"nodes/{node}/{area}/evidence.json").write_bytes(b" " * 1_900_000)
+    allure.complete(run.out / "allure-results", run)
+    with_evidence = [one for one in _allure_results(run.out) if one["attachments"]]
+    assert len(with_evidence) == 5, "what fits into 10 MB"
+    assert {one["status"] for one in with_evidence} == {"failed", "broken"}
+    green = _of(run.out, "network/address/is-listed", "win-one")
+    assert "nodes/win-one/network/evidence.json" in green["description"]
+    assert "in the run's folder" in green["description"]
+    assert not list((run.out / "allure-results").glob("*-attachment.txt")), "no file for what is not there"
+    assert _in_allure(run.out) == _cells(run)
+
+
+def test_a_small_run_is_shown_whole(run: Run, tmp_path: Path) -> None:
+    results, to = run.out / "allure-results", tmp_path / "to"
+    allure.complete(results, run)
+    assert shown.copy(results, to) == ""
+    assert {path.name: path.read_bytes() for path in to.iterdir()} == {
+        path.name: path.read_bytes() for path in results.iterdir()
+    }
+
+
+def test_a_large_run_shows_what_is_red_and_sums_up_what_is_green(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    run = many(tmp_path, 350, {"storage/volumes/letter": Verdict.NOT_APPLICABLE})
+    failed = [replace(one, verdict=Verdict.NON_CONFORMANT) if one.node == "win-0007" else one for one in run.results]
+    run = replace(run, results=tuple(failed))
+    results, to = tmp_path / "allure-results", tmp_path / "page" / "allure-results"
+    to.parent.mkdir()
+    allure.complete(results, run)
+    assert len(_allure_results(tmp_path)) == 2101
+    assert shown.copy(results, to) == "2101 results in 13 rows"
+    rows = _allure_results(to.parent)
+    assert len(rows) == 13
+    red = [one for one in rows if one["status"] == "failed"]
+    assert {(_labels(one)["requirement"], _labels(one)["node"]) for one in red} == {
+        (name, "win-0007") for name, one in REQUIREMENTS.items() if one.scope is Scope.NODE
+    }
+    assert all((to / one["source"]).is_file() for result in red for one in result["attachments"])
+    summed = {_labels(one)["requirement"]: one for one in rows if "node" not in _labels(one)}
+    assert summed["admission/pods/refused"]["fullName"] == "admission/pods/refused on cluster"
+    below = summed["storage/volumes/below"]
+    assert below["name"] == "The sentence of storage/volumes/below holds. (349 nodes)"
+    assert "win-0006, win-0008" in below["description"]
+    assert "**simulated**" in below["description"]
+    assert summed["storage/volumes/letter"]["status"] == "skipped"
+    assert len({one["uuid"] for one in rows}) == len({one["historyId"] for one in rows}) == 13
+    for name in ("categories.json", "executor.json"):
+        assert (to / name).read_bytes() == (results / name).read_bytes()
+    lines = (to / "environment.properties").read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("Claim = ")
+    assert lines[1].startswith("Rows = 2101 results in 13 rows")
+
+
+def test_much_that_is_red_is_shown_in_part_for_every_requirement(tmp_path: Path) -> None:
+    names = {"storage/volumes/below": Verdict.NOT_PROVEN, "storage/volumes/location": Verdict.NON_CONFORMANT}
+    run = many(tmp_path, 150, names)
+    results, to = tmp_path / "allure-results", tmp_path / "page" / "allure-results"
+    to.parent.mkdir()
+    allure.complete(results, run)
+    assert shown.copy(results, to)
+    rows = _allure_results(to.parent)
+    for name in names:
+        found = [one for one in rows if _labels(one)["requirement"] == name]
+        assert len([one for one in found if "node" in _labels(one)]) == 100
+        (rest,) = (one for one in found if "node" not in _labels(one))
+        assert rest["fullName"] == f"{name} on 50 more nodes"
+        assert rest["statusDetails"]["message"].endswith("(and 49 other reasons: see verdict.json)")
+    location = next(one for one in rows if one["fullName"] == "storage/volumes/location on 50 more nodes")
+    assert location["statusDetails"]["message"].startswith("should: "), "the categories tell a should by it"
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_large_run_has_every_cell_in_every_output(tmp_path: Path) -> None:
+    run = many(tmp_path, 350, {})
+    write_all(run, print)
+    for read in (_in_verdict, _in_junit, _in_allure, _in_summary):
+        assert read(tmp_path) == _cells(run), read.__name__
+
+
+@pytest.mark.usefixtures("no_page")
+def test_allure_can_be_left_out(run: Run) -> None:
+    write_all(run, print, allure=False)
+    assert _in_verdict(run.out) == _in_junit(run.out) == _in_summary(run.out) == _cells(run)
+    assert not list(run.out.glob("allure*"))
+
+
 # -- the page
+
+
+def test_a_large_page_says_how_many_rows_and_has_no_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = many(tmp_path, 350, {})
+    results = tmp_path / "allure-results"
+    allure.complete(results, run)
+    small, large = tmp_path / "small.json", tmp_path / "large.json"
+    small.write_text("{}", encoding="utf-8")
+    large.write_bytes(b" " * 2_000_001)
+    configs = []
+
+    def generated(_: object, folder: Path, *__: object) -> str:
+        configs.append(json.loads((folder / "allurerc.json").read_text(encoding="utf-8")))
+        write_text(folder / "page" / "index.html", "<html><head></head></html>")
+        return ""
+
+    monkeypatch.setattr(page, "_run", generated)
+    monkeypatch.setattr(page, "_installed", lambda _: (tmp_path, page._Node("node", ("npm",))))
+    assert page.generate(results, tmp_path / "index.html", "The name", print, (small, large))
+    assert "display: none" in (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert configs[0]["name"] == "The name, 2101 results in 7 rows"
+    assert configs[0]["globalAttachments"] == ["small.json"], "what is large lies beside the page"
 
 
 @pytest.mark.parametrize(

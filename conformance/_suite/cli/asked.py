@@ -43,6 +43,7 @@ class Asked:
     time_scale: float
     out: Path | None
     defects: tuple[str, ...]
+    allure: bool
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> Asked:
@@ -63,7 +64,7 @@ class Asked:
         refuse_used_folder(options.out)
         return cls(
             choice, expectations, needs_of(options, places), places, options.expression, options.workers,
-            options.time_scale, options.out, tuple(options.sim_defect),
+            options.time_scale, options.out, tuple(options.sim_defect), options.allure,
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from conformance._suite.cli.asked import output_folder
 from conformance._suite.cli.display import Display
 from conformance._suite.cli.interrupts import deferred
-from conformance._suite.cli.options import Parser
+from conformance._suite.cli.options import Parser, add_reports
 from conformance._suite.errors import UsageError
 from conformance._suite.judge import pytest_run
 from conformance._suite.judging import Judging
@@ -31,6 +31,7 @@ def judge(arguments: Sequence[str]) -> int:
     parser = Parser("judge", "Judge kept evidence again, without a cluster.")
     parser.add_argument("folder", type=Path, help="an output folder of an earlier run")
     parser.add_argument("--out", type=Path, help="where the new reports go (default: FOLDER/judged-<time>)")
+    add_reports(parser)
     options = parser.parse(arguments)
     try:
         kept = json.loads((options.folder / "run.json").read_text(encoding="utf-8"))
@@ -45,9 +46,11 @@ def judge(arguments: Sequence[str]) -> int:
     display = Display()
     rejudged = replace(judging, out=options.folder.resolve(), same_digest=False, digests=_reported(options.folder))
     selected = pytest_run.select(rejudged, kept.get("expression"))
-    run = pytest_run.judge(rejudged, selected, out, started=started, defects=tuple(kept.get("defects", ())))
+    run = pytest_run.judge(
+        rejudged, selected, out, started=started, defects=tuple(kept.get("defects", ())), allure=options.allure
+    )
     with deferred(lambda: display.say("the verdict is there; writing the reports")):
-        write_all(run, display.say)
+        write_all(run, display.say, allure=options.allure)
     display.verdict(run)
     return run.exit_code
 

@@ -91,6 +91,7 @@ def run_parser() -> Parser:
     parser.add_argument("-n", dest="workers", type=int, default=0, help="judge in this many processes (pytest-xdist)")
     parser.add_argument("--out", type=Path, help="the folder for evidence and reports (default: <time>-<id> below "
                         "$ARTIFACTS, or below artifacts)")  # fmt: skip
+    add_reports(parser)
     parser.add_argument("--time-scale", type=float, default=1.0, help="multiply every deadline, for slow nodes")
     add_nodes(parser)
     add_expectations(parser)
@@ -103,6 +104,14 @@ def run_parser() -> Parser:
     add_provisioned(parser)
     add_dry_run(parser)
     return parser
+
+
+def add_reports(parser: Parser) -> None:
+    """
+    Which reports are written.
+    """
+    parser.add_argument("--no-allure", dest="allure", action="store_false",
+                        help="write neither allure-results nor its page")  # fmt: skip
 
 
 def add_target(parser: Parser) -> None:

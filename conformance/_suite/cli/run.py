@@ -90,9 +90,9 @@ async def _run(asked: Asked, target: Target, died: Callable[[], bool], display: 
             timings.counts |= {"nodes": len(nodes), "pods": engine.pods, "requests": api.requests}
             with timings.phase("judge"):
                 run = judge(judging, selected, out, started=started, workers=asked.workers, interrupted=interrupted,
-                            defects=asked.defects)  # fmt: skip
+                            defects=asked.defects, allure=asked.allure)  # fmt: skip
             with deferred(lambda: say("the verdict is there; writing the reports")):
-                write_all(run, say, timings)
+                write_all(run, say, timings, allure=asked.allure)
         finally:
             # A cluster that goes with this run takes along what is still going in it.
             if target.name == "existing":

@@ -73,16 +73,17 @@ def judge(
     workers: int = 0,
     interrupted: bool = False,
     defects: tuple[str, ...] = (),
+    allure: bool = True,
 ) -> Run:
     """
-    Judge what is selected from the evidence that is there, and leave pytest's log and Allure's results in ``out``. When
-    observing was ``interrupted``, or Ctrl-C comes meanwhile, what has no result is not proven. Raises TargetError when
-    pytest broke.
+    Judge what is selected from the evidence that is there; leave pytest's log, and with ``allure`` its results, in
+    ``out``. When observing was ``interrupted``, or Ctrl-C comes meanwhile, what has no result is not proven. Raises
+    TargetError when pytest broke.
     """
     results: Mapping[Cell, Result] = {}
     if not interrupted:
         controller = plugin.Controller(judging)
-        options = [f"--alluredir={out / 'allure-results'}"]
+        options = [f"--alluredir={out / 'allure-results'}"] if allure else []
         if selected.expression:
             options += ["-k", selected.expression]
         if workers:

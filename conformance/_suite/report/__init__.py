@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from conformance._suite.say import Say
 
 
-def write_all(run: Run, say: Say, timings: Timings | None = None) -> None:
+def write_all(run: Run, say: Say, timings: Timings | None = None, *, allure: bool = True) -> None:
     """
-    Write every report into ``run.out``: ``verdict.json`` first, then ``junit.xml``, ``summary.md``,
-    ``allure-results/`` and ``allure-report/index.html``.
+    Write every report into ``run.out``: ``verdict.json`` first, then ``junit.xml``, ``summary.md``, and with ``allure``
+    also ``allure-results/`` and ``allure-report/index.html``.
 
     Each fails alone, with one line; the claim and the exit code do not depend on any of them. How long
     each took goes into ``timings``.
@@ -31,7 +31,7 @@ def write_all(run: Run, say: Say, timings: Timings | None = None) -> None:
         (verdict.NAME, lambda: verdict.write(run)),
         (junit.NAME, lambda: junit.write(run)),
         (summary.NAME, lambda: summary.write(run)),
-        ("allure-report", lambda: _allure(run, say)),
+        *([("allure-report", lambda: _allure(run, say))] if allure else []),
     )
     for name, output in outputs:
         try:

@@ -18,9 +18,10 @@ from conformance._suite.requirement import Level
 from conformance._suite.result import CLUSTER, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from conformance._suite.facts import NodeFacts
     from conformance._suite.report.verdict import Run
     from conformance._suite.result import Result
 
@@ -36,7 +37,11 @@ def write(run: Run) -> Path:
     """
     Write ``junit.xml`` into the output folder and return its path.
     """
-    suites = [_suite(run, node) for node in run.places]
+    results: dict[str | None, list[Result]] = {}
+    for result in run.results:
+        results.setdefault(result.node, []).append(result)
+    facts = {node.name: node for node in run.nodes}
+    suites = [_suite(run, node, results.get(node, []), facts.get(node or "")) for node in run.places]
     root = ET.Element("testsuites", {"name": f"HostProcess conformance: {headline(run)}", **_totals(suites)})
     root.extend(suites)
     ET.indent(root, " ")
@@ -45,8 +50,8 @@ def write(run: Run) -> Path:
     return path
 
 
-def _suite(run: Run, node: str | None) -> ET.Element:
-    cases = [_case(run, result) for result in run.results if result.node == node]
+def _suite(run: Run, node: str | None, results: Sequence[Result], facts: NodeFacts | None) -> ET.Element:
+    cases = [_case(run, result) for result in results]
     suite = ET.Element(
         "testsuite",
         name=printable(node or CLUSTER),
@@ -55,9 +60,8 @@ def _suite(run: Run, node: str | None) -> ET.Element:
         failures=_number(cases, "failure"),
         errors=_number(cases, "error"),
         skipped=_number(cases, "skipped"),
-        time=f"{sum(result.duration for result in run.results if result.node == node):.3f}",
+        time=f"{sum(result.duration for result in results):.3f}",
     )
-    facts = next((one for one in run.nodes if one.name == node), None)
     properties = {
         "simulated": str(run.cluster.simulated).lower(),
         "runId": run.run_id,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conformance._suite.files import write_text
-from conformance._suite.report.verdict import document
+from conformance._suite.report.verdict import utc
 from conformance._suite.report.wording import (
     SIMULATED,
     claim_sentence,
@@ -79,11 +79,10 @@ def _summary(run: Run) -> str:
 
 
 def _facts(run: Run) -> str:
-    facts = document(run)
     selection = "everything" if run.selection.full else f"only `{run.selection.expression or 'a part'}`"
     rows = [
         ("Target", f"{run.cluster.target}, Kubernetes {run.cluster.server_version}"),
-        ("Run", f"`{run.run_id}`, {facts['started']} to {facts['ended']}"),
+        ("Run", f"`{run.run_id}`, {utc(run.started)} to {utc(run.ended)}"),
         ("Suite", f"{run.suite_version}, catalogue `{run.catalogue_digest}`"),
         ("Judged", selection),
     ]

@@ -148,9 +148,11 @@ def _table(run: Run, width: int) -> Table:
         return shown
     shown.add_column("node", overflow="fold")
     shown.add_column("conformant", overflow="fold")
+    results: dict[str, list[Result]] = defaultdict(list)
+    for result in run.results:
+        results[place(result)].append(result)
     for name in names:
-        found = [one for one in run.results if place(one) == name]
-        shown.add_row(Text(printable(name)), _coloured(found))
+        shown.add_row(Text(printable(name)), _coloured(results[name]))
     return shown
 
 

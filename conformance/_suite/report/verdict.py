@@ -119,8 +119,8 @@ def document(run: Run) -> dict[str, Any]:
         "suiteVersion": run.suite_version,
         "catalogueDigest": run.catalogue_digest,
         "runId": run.run_id,
-        "started": _time(run.started),
-        "ended": _time(run.ended),
+        "started": utc(run.started),
+        "ended": utc(run.ended),
         "target": run.cluster.target,
         "serverVersion": run.cluster.server_version,
         "simulated": run.cluster.simulated,
@@ -169,7 +169,10 @@ def _result(result: Result) -> dict[str, Any]:
     }
 
 
-def _time(moment: datetime) -> str:
+def utc(moment: datetime) -> str:
+    """
+    A moment as all reports write it, ISO 8601 in UTC. Raises ValueError for one that knows no zone.
+    """
     if moment.tzinfo is None:
         raise ValueError("a run's times must know their zone")
     return (moment - (moment.utcoffset() or moment - moment)).strftime("%Y-%m-%dT%H:%M:%SZ")

