@@ -81,6 +81,13 @@ class Workload:
     images: frozenset[str] = frozenset()
     """The images of its pods, as documented."""
 
+    @property
+    def shared(self) -> bool:
+        """
+        Whether its objects are created once for all nodes.
+        """
+        return any(step.shared for step in self.steps)
+
     def manifests(self, step: Step, placeholders: Mapping[str, str]) -> list[dict[str, Any]]:
         """
         The documents of a step's manifest with every placeholder filled in.

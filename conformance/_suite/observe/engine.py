@@ -128,15 +128,15 @@ class Engine:
 
     def _work(self, workloads: Iterable[Workload], taken: set[str]) -> list[Work]:
         found = []
-        # All of one node stand together, so that those that begin at once are of few nodes.
-        for node in (None, *self._plan.nodes):
-            for workload in workloads:
-                if (workload.scope is Scope.NODE) is (node is not None):
-                    while (nonce := expiry.nonce(self._cluster.now())) in taken:
-                        pass
-                    taken.add(nonce)
-                    found.append(Work(workload, node, nonce))
-        return found
+        for workload in workloads:
+            for node in self._plan.nodes if workload.scope is Scope.NODE else (None,):
+                while (nonce := expiry.nonce(self._cluster.now())) in taken:
+                    pass
+                taken.add(nonce)
+                found.append(Work(workload, node, nonce))
+        # Where not all can begin at once, what is created on all nodes at once comes first, then it goes node by node.
+        place = {node.name: number for number, node in enumerate(self._plan.nodes, 1)}
+        return sorted(found, key=lambda one: 0 if one.node is None or one.workload.shared else place[one.node.name])
 
     async def _look_inside(self, namespaces: Mapping[str, str]) -> None:
         needs = Needs(
