@@ -5,6 +5,7 @@ Requests and the watch survive what real API servers do: against a loopback serv
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
+from conformance._suite import cluster as of_cluster
 from conformance._suite import watch as module
 from conformance._suite.cluster import Cluster
 from conformance._suite.errors import TargetError
@@ -128,6 +130,62 @@ def test_a_watch_survives_everything(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("DELETED", "c"),
         ("ADDED", "d"),
     ]
+
+
+@pytest.mark.parametrize(("ends_soon", "connections"), [(True, 1), (False, 2)])
+def test_a_stream_that_ends_soon_leaves_its_connection_to_the_next(
+    tmp_path: Path, ends_soon: bool, connections: int
+) -> None:
+    """
+    Whoever reads leaves after the first chunk, and comes again when the server has sent the rest.
+    """
+    peers: list[object] = []
+    left = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        peers.append(request.transport.get_extra_info("peername"))
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"all that is needed")
+        await left.wait()
+        with contextlib.suppress(ConnectionError):
+            await response.write(b" and more")
+        return response
+
+    async def use(cluster: Cluster) -> None:
+        for _ in range(2):
+            async for chunk in cluster.stream(PODS, {}, silence=5, ends_soon=ends_soon):
+                assert chunk == b"all that is needed"
+                break
+            left.set()
+            await asyncio.sleep(0.2)
+            left.clear()
+
+    asyncio.run(_serve(tmp_path, handler, use))
+    assert len(set(peers)) == connections
+
+
+def test_a_stream_that_goes_on_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_cluster, "REST_SECONDS", 0.2)
+    gone = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await response.write(b"and on")
+                await asyncio.sleep(0.05)
+        gone.set()
+        return response
+
+    async def use(cluster: Cluster) -> None:
+        async for _ in cluster.stream(PODS, {}, silence=5, ends_soon=True):
+            break
+        await gone.wait()
+
+    asyncio.run(_serve(tmp_path, handler, use))
 
 
 def test_what_passes_is_tried_again_and_what_is_said_is_returned(tmp_path: Path) -> None:

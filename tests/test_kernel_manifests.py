@@ -156,3 +156,16 @@ def test_what_the_placeholders_are(reap_all: bool, hour: str) -> None:
     assert {name: text for name, text in filled.items() if name.startswith("marker.")} == {
         f"marker.{name}": f"text of {name}" for name in work.workload.markers
     }
+
+
+def test_of_a_shared_daemonset_a_nodes_evidence_keeps_its_own_part() -> None:
+    name, step = next((name, step) for name, step in SAMPLES if step.shared)
+    _, sent = _prepared(_work(name), step, _plan(name), _stage())[-1]
+    whole = copy.deepcopy(sent)
+    part = manifests.part_of(sent, NODES[1])
+    changed = set(_differences("", sent, part))
+    assert changed == {
+        "spec.template.spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
+    }
+    assert part["spec"]["template"]["spec"]["affinity"] == manifests._affinity(["win-2"])
+    assert sent == whole

@@ -5,6 +5,8 @@ the server really answered.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import ssl
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from kubernetes.aio.client import Configuration  # noqa: TID251 - this is the one module
 
 JSON = "application/json"
+REST_SECONDS = 3
+"""For how long a stream is read on that nobody needs any more."""
 REQUEST_SECONDS = 60
 """How long one request may take, and how long what passes (429, 5xx, resets) is tried again."""
 
@@ -78,6 +82,7 @@ class Cluster:
         self._configuration = configuration
         self.url = str(configuration.host).rstrip("/")
         self._ahead = timedelta()
+        self._rests: set[asyncio.Task[None]] = set()
         self.requests = 0
         """How many were sent, each try of one counted."""
         try:
@@ -117,6 +122,8 @@ class Cluster:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for rest in self._rests:
+            rest.cancel()
         await self._session.close()
 
     async def _headers(self) -> dict[str, str]:
@@ -201,27 +208,45 @@ class Cluster:
             raise RefusedError(f"{method} {path}", answer)
         return answer.body
 
-    async def stream(self, path: str, query: Mapping[str, str], *, silence: float) -> AsyncIterator[bytes]:
+    async def stream(
+        self, path: str, query: Mapping[str, str], *, silence: float, ends_soon: bool = False
+    ) -> AsyncIterator[bytes]:
         """
         Yield an answer's bytes as they come. Raises TryAgainError when the stream breaks or is silent for ``silence``
-        seconds, RefusedError for a refusal.
+        seconds, RefusedError for a refusal. One that ``ends_soon`` after whoever reads it has left is read on aside, so
+        that its connection, and the API server's to the kubelet, can be used again.
         """
         limit = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=silence)
+        response: aiohttp.ClientResponse | None = None
         try:
-            async with self._open("GET", path, await self._headers(), limit, params=query) as response:
-                if response.status != 200:
-                    text = await response.text(errors="replace")
-                    answer = Answer(response.status, _decoded(text, response.content_type))
-                    if response.status in TRANSIENT:
-                        after = response.headers.get("Retry-After", "")
-                        raise TryAgainError(
-                            f"GET {path}: {answer.code} {answer.message}", float(after) if after.isdigit() else None
-                        )
-                    raise RefusedError(f"GET {path}", answer)
-                async for chunk in response.content.iter_any():
-                    yield chunk
+            response = await self._open("GET", path, await self._headers(), limit, params=query)
+            if response.status != 200:
+                text = await response.text(errors="replace")
+                answer = Answer(response.status, _decoded(text, response.content_type))
+                if response.status in TRANSIENT:
+                    after = response.headers.get("Retry-After", "")
+                    raise TryAgainError(
+                        f"GET {path}: {answer.code} {answer.message}", float(after) if after.isdigit() else None
+                    )
+                raise RefusedError(f"GET {path}", answer)
+            async for chunk in response.content.iter_any():
+                yield chunk
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise TryAgainError(f"GET {path}: {error!r}") from error
+        finally:
+            if response is not None and ends_soon and not response.content.at_eof():
+                rest = asyncio.create_task(_read_on(response))
+                self._rests.add(rest)
+                rest.add_done_callback(self._rests.discard)
+            elif response is not None:
+                response.close()
+
+
+async def _read_on(response: aiohttp.ClientResponse) -> None:
+    with contextlib.closing(response), contextlib.suppress(aiohttp.ClientError, TimeoutError, ConnectionError):
+        async with asyncio.timeout(REST_SECONDS):
+            async for _ in response.content.iter_any():
+                pass
 
 
 def _date(header: str | None) -> datetime | None:

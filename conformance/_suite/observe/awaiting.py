@@ -182,7 +182,7 @@ class Awaiting:
             text = ""
             with contextlib.suppress(TryAgainError):
                 query = {"container": container, "follow": "true", "limitBytes": str(evidence.OUTPUT_LIMIT)}
-                async for chunk in self.cluster.stream(log_path(pod), query, silence=3600):
+                async for chunk in self.cluster.stream(log_path(pod), query, silence=3600, ends_soon=True):
                     text += chunk.decode(errors="replace")
                     # Only the end is searched: patterns must stay quick whatever a container writes.
                     if pattern.search(text[-LOG_WINDOW:]) if pattern else evidence.output_ended(text):
