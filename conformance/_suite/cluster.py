@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from kubernetes.aio.client import Configuration  # noqa: TID251 - this is the one module
 
 JSON = "application/json"
+REQUESTS_AT_ONCE, STREAMS_AT_ONCE = 100, 500
+"""Connections; together they stay below the 1024 open files that a process is usually allowed."""
 REST_SECONDS = 3
 """For how long a stream is read on that nobody needs any more."""
 REQUEST_SECONDS = 60
@@ -82,6 +84,9 @@ class Cluster:
         self._configuration = configuration
         self.url = str(configuration.host).rstrip("/")
         self._ahead = timedelta()
+        # Not one limit for both: streams that wait for their end would keep the requests from being sent.
+        self._request_slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
+        self._stream_slots = asyncio.Semaphore(STREAMS_AT_ONCE)
         self._rests: set[asyncio.Task[None]] = set()
         self.requests = 0
         """How many were sent, each try of one counted."""
@@ -100,7 +105,7 @@ class Cluster:
         outside = not is_loopback(urlsplit(self.url).hostname)
         self._proxy = configuration.proxy if outside else None
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._ssl, limit=0, limit_per_host=100),
+            connector=aiohttp.TCPConnector(ssl=self._ssl, limit=0),
             trust_env=outside,
             read_bufsize=2**21,
         )
@@ -171,7 +176,10 @@ class Cluster:
             data = None if body is None else json.dumps(body)
             limit = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
             try:
-                async with self._open(method, path, headers, limit, params=query, data=data) as response:
+                async with (
+                    self._request_slots,
+                    self._open(method, path, headers, limit, params=query, data=data) as response,
+                ):
                     text = await response.text(errors="replace")
                     code = response.status
                     after = response.headers.get("Retry-After", "")
@@ -216,30 +224,31 @@ class Cluster:
         seconds, RefusedError for a refusal. One that ``ends_soon`` after whoever reads it has left is read on aside, so
         that its connection, and the API server's to the kubelet, can be used again.
         """
-        limit = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=silence)
-        response: aiohttp.ClientResponse | None = None
-        try:
-            response = await self._open("GET", path, await self._headers(), limit, params=query)
-            if response.status != 200:
-                text = await response.text(errors="replace")
-                answer = Answer(response.status, _decoded(text, response.content_type))
-                if response.status in TRANSIENT:
-                    after = response.headers.get("Retry-After", "")
-                    raise TryAgainError(
-                        f"GET {path}: {answer.code} {answer.message}", float(after) if after.isdigit() else None
-                    )
-                raise RefusedError(f"GET {path}", answer)
-            async for chunk in response.content.iter_any():
-                yield chunk
-        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            raise TryAgainError(f"GET {path}: {error!r}") from error
-        finally:
-            if response is not None and ends_soon and not response.content.at_eof():
-                rest = asyncio.create_task(_read_on(response))
-                self._rests.add(rest)
-                rest.add_done_callback(self._rests.discard)
-            elif response is not None:
-                response.close()
+        async with self._stream_slots:
+            limit = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=silence)
+            response: aiohttp.ClientResponse | None = None
+            try:
+                response = await self._open("GET", path, await self._headers(), limit, params=query)
+                if response.status != 200:
+                    text = await response.text(errors="replace")
+                    answer = Answer(response.status, _decoded(text, response.content_type))
+                    if response.status in TRANSIENT:
+                        after = response.headers.get("Retry-After", "")
+                        raise TryAgainError(
+                            f"GET {path}: {answer.code} {answer.message}", float(after) if after.isdigit() else None
+                        )
+                    raise RefusedError(f"GET {path}", answer)
+                async for chunk in response.content.iter_any():
+                    yield chunk
+            except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+                raise TryAgainError(f"GET {path}: {error!r}") from error
+            finally:
+                if response is not None and ends_soon and not response.content.at_eof():
+                    rest = asyncio.create_task(_read_on(response))
+                    self._rests.add(rest)
+                    rest.add_done_callback(self._rests.discard)
+                elif response is not None:
+                    response.close()
 
 
 async def _read_on(response: aiohttp.ClientResponse) -> None:
