@@ -20,15 +20,22 @@ def imported(name: str) -> set[str]:
     """
     The modules that a module imports, those inside functions and under TYPE_CHECKING too.
     """
+    return named(MODULES[name].read_text(encoding="utf-8"), set(MODULES)) - {name}
+
+
+def named(code: str, modules: set[str]) -> set[str]:
+    """
+    Those of the modules that the code imports.
+    """
     found = set()
-    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             # What is imported from a package may be a module of it.
             names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= (names & MODULES.keys()) or {node.module}
-    return (found & MODULES.keys()) - {name}
+            found |= names | ({node.module} if names - modules else set())
+    return found & modules
 
 
 def test_no_circle_of_imports() -> None:
@@ -43,6 +50,8 @@ def test_the_walk_finds_imports_of_every_kind() -> None:
     run = imported("conformance._suite.cli.run")
     assert {"conformance._suite.observe.engine", "conformance._suite.cluster", "conformance"} <= run
     assert "conformance._suite.observe.plan" in imported("conformance._suite.cli.display")  # under TYPE_CHECKING
+    assert {"a.b", "a"} <= named("from a import b, c", {"a", "a.b"})
+    assert named("def f():\n    import a.b", {"a.b"}) == {"a.b"}  # inside a function
 
 
 def test_no_module_and_no_class_is_too_large() -> None:

@@ -5,15 +5,19 @@ In which order work begins, how much of it at once, and what is kept of it.
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from conformance._suite import workload
+from conformance._suite import evidence, workload
 from conformance._suite.facts import ClusterFacts, NodeFacts
+from conformance._suite.namespaces import namespaces_of
 from conformance._suite.observe import engine as module
 from conformance._suite.observe.engine import Engine
-from conformance._suite.observe.plan import Plan, Shared, Work
+from conformance._suite.observe.plan import Plan, Shared, Stage, Work
+from conformance._suite.observe.seen import Seen
+from conformance._suite.observe.workload_run import WorkloadRun
 
 if TYPE_CHECKING:
     import pytest
@@ -53,6 +57,26 @@ def test_what_is_shared_begins_first_and_then_it_goes_node_by_node() -> None:
         *(f"{name} on {node.name}" for node in NODES for name in ("node-facts", "volumes")),
     ]
     assert len({one.nonce for one in work}) == len(work)
+
+
+def test_nothing_is_sent_to_a_node_that_went_before_its_turn(tmp_path: Path) -> None:
+    loaded = workload.load("local-accounts")
+    facts = ClusterFacts("existing", "v1.37.2", simulated=False)
+    plan = Plan("run", tmp_path, facts, NODES, (loaded,))
+    # This cluster cannot be asked for anything.
+    shared = Shared(
+        cast("Cluster", _Clock()), plan, Stage(namespaces_of("hpc-run"), {}), Seen(), lambda _: None, lambda: False
+    )
+    shared.timers = {node.name: set() for node in NODES}
+    shared.vanished.add("win-1")
+    work = Work(loaded, NODES[0], "0123456789a")
+    asyncio.run(WorkloadRun(shared, work).run())
+    (step,) = json.loads((tmp_path / evidence.relative_path("local-accounts", "win-1")).read_text())["steps"]
+    assert (step["met"], step["trouble"]["code"], step["sent"]) == (False, "node-vanished", [])
+    assert shared.progress.done == len(loaded.steps)
+    assert shared.untidy == []
+    assert work.trouble is not None
+    assert work.trouble.code == "node-vanished"
 
 
 def test_no_more_is_under_way_than_the_limit_and_no_record_is_held(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,11 @@ def _prepared(work: Work, step: workload.Step, plan: Plan, stage: Stage) -> list
     return pairs
 
 
+def _pod_spec(document: dict[str, Any]) -> dict[str, Any]:
+    spec: dict[str, Any] = document["spec"]
+    return spec if document["kind"] == "Pod" else spec["template"]["spec"]
+
+
 def _differences(path: str, before: Any, after: Any) -> set[str]:
     if isinstance(after, dict):
         before = before or {}
@@ -85,6 +90,10 @@ def test_a_sample_differs_only_in_what_is_listed(name: str, step: workload.Step)
                    f"{place}.affinity", f"{place}.nodeName")  # fmt: skip
         changed = {path for path in _differences("", documented, sent) if not path.startswith(allowed)}
         assert changed == set()
+        before, after = _pod_spec(documented), _pod_spec(sent)
+        # What the sample says itself about its place stays.
+        assert [one for one in before.get("tolerations", []) if one not in after["tolerations"]] == []
+        assert "affinity" not in before
         assert sent["metadata"]["namespace"] == "hpc-run"
         assert sent["metadata"]["labels"]["a-label"] == "of-the-run"
 
@@ -93,8 +102,7 @@ def test_a_mirror_moves_a_samples_image_and_nothing_else() -> None:
     name, step = SAMPLES[0]
     moved = Images(prefix="mirror.example")
     ((documented, sent),) = _prepared(_work(name), step, _plan(name, images=moved), _stage("secret"))
-    spec = sent["spec"] if sent["kind"] == "Pod" else sent["spec"]["template"]["spec"]
-    before = documented["spec"] if sent["kind"] == "Pod" else documented["spec"]["template"]["spec"]
+    spec, before = _pod_spec(sent), _pod_spec(documented)
     assert [one["image"] for one in spec["containers"]] == [moved.resolve(one["image"]) for one in before["containers"]]
     assert spec["containers"][0]["image"].startswith("mirror.example/")
     assert spec["imagePullSecrets"] == [{"name": "secret"}]

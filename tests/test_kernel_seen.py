@@ -111,3 +111,11 @@ def test_no_more_is_kept_than_is_needed() -> None:
     assert kept_of_event(_event("one", "plain")).keys() == {
         "metadata", "involvedObject", "type", "reason", "message", "count",
     }  # fmt: skip
+
+
+def test_events_of_one_second_come_in_the_order_in_which_they_were_seen() -> None:
+    seen = Seen()
+    for uid, about in (("first", "sample"), ("second", "a-pod"), ("third", "sample")):
+        seen.event_changed("ADDED", _event(uid, about))
+    seen.event_changed("MODIFIED", _event("first", "sample"))
+    assert [one["reason"] for one in seen.events_of({"a-pod", "sample"})] == ["first", "second", "third"]

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from conformance._suite.versions import Version
 from infra.simulated.model import runtime, spec
 from infra.simulated.model.accounts import Accounts
-from infra.simulated.model.eras import ERAS, Era, MountMode, version
+from infra.simulated.model.eras import ERAS, Era, MountMode
 from infra.simulated.model.errors import CreateError, ImageNotFound, ShimError, WindowsError
 from infra.simulated.model.files import Binding, FileSystem, full_path
 from infra.simulated.model.host import Host, machine_files
@@ -43,7 +44,7 @@ def request(**changes: object) -> ContainerSpec:
     [("0.9.12", "0.10.0-rc.0"), ("0.10.0-rc.1", "0.10.0-rc.8"), ("0.15.0-rc.3", "0.15.0"), ("1.6.39", "1.7.0")],
 )
 def test_versions_are_ordered(older: str, newer: str) -> None:
-    assert version(older) < version(newer)
+    assert Version.parse(older) < Version.parse(newer)
 
 
 @pytest.mark.parametrize(

@@ -41,3 +41,13 @@ def test_evidence_of_another_run_does_not_count(tmp_path: Path) -> None:
     foreign = {one["requirement"] for one in run.verdict["results"] if one["reasonCode"] == "evidence-foreign"}
     assert {one.split("/")[0] for one in foreign} == {"resources"}
     assert len(foreign) == 4
+
+
+def test_a_selection_that_matches_nothing_any_more_is_partial(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    shutil.copytree(RECORDINGS[0], kept)
+    path = kept / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "expression": "a_check_that_is_gone"}))
+    run = run_program(tmp_path / "out", "judge", str(kept))
+    assert run.code == 4, run.output
+    assert {one["verdict"] for one in run.verdict["results"]} == {"not-proven", "not-applicable"}

@@ -483,6 +483,22 @@ def test_much_that_is_red_is_shown_in_part_for_every_requirement(tmp_path: Path)
     assert location["statusDetails"]["message"].startswith("should: "), "the categories tell a should by it"
 
 
+@pytest.mark.parametrize(
+    ("sizes", "rooms"),
+    [
+        ([200], [200]),
+        ([1000], [200]),
+        ([3, 38, 159], [3, 38, 159]),
+        ([3, 38, 400], [3, 38, 159]),
+        ([150, 150], [100, 100]),
+        ([1, 1000, 1000], [1, 99, 100]),
+    ],
+)
+def test_what_is_red_on_few_nodes_is_shown_whole_however_much_else_is(sizes: list[int], rooms: list[int]) -> None:
+    found = shown._rooms({(f"requirement-{number}", "failed"): size for number, size in enumerate(sizes)})
+    assert list(found.values()) == rooms
+
+
 @pytest.mark.usefixtures("no_page")
 def test_a_large_run_has_every_cell_in_every_output(tmp_path: Path) -> None:
     run = many(tmp_path, 350, {})

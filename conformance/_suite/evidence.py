@@ -66,6 +66,13 @@ def relative_path(workload: str, node: str | None) -> Path:
     return owner / workload / "evidence.json"
 
 
+def whole_path(workload: str, step: str) -> Path:
+    """
+    Where that is kept whole, below the output folder, which was sent once for all nodes.
+    """
+    return Path("cluster") / workload / f"{step}.sent.json"
+
+
 def write_json(path: Path, value: object) -> None:
     """
     Write a whole file or none, redacted.
@@ -103,6 +110,10 @@ def load(judging: Judging, workload: Workload, node: NodeFacts | None) -> Eviden
         raise Unknown(f"the evidence of {workload.name} is not whole: {error!r}", "evidence-malformed") from error
     if foreign:
         raise Unknown(f"the evidence of {workload.name} is foreign: {foreign}", "evidence-foreign")
+    for step in data["steps"]:
+        whole = judging.out / whole_path(workload.name, step["name"])
+        if step.get("sentWhole") and not (whole.is_file() and digest(whole) == step["sentWhole"]):
+            raise Unknown(f"{whole.name} of {workload.name} is not what was sent", "evidence-altered")
     return Evidence(data)
 
 

@@ -12,6 +12,8 @@ ENFORCE_LABEL = "pod-security.kubernetes.io/enforce"
 """The label of a namespace that says which Pod Security Standard is enforced in it."""
 SIMULATED_LABEL = "hostprocess-conformance/simulated"
 """The label of a simulated node; an annotation of this name says the same in words."""
+PREFLIGHT = "hpc-preflight"
+"""The name of what is only tried, by a dry run."""
 LOCK = "hpc-lock"
 """The ConfigMap that says that a run uses a given namespace."""
 LEVELS = {"main": "privileged", "baseline": "baseline", "restricted": "restricted"}

@@ -39,8 +39,8 @@ def terminated(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
     How a container ended, be it restarted or waiting for that since; None where it never did.
     """
     for state in (status.get("state") or {}, status.get("lastState") or {}):
-        if "terminated" in state:
-            return state["terminated"]  # type: ignore[no-any-return]
+        if ended := state.get("terminated"):
+            return ended  # type: ignore[no-any-return]
     return None
 
 

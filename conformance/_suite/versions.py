@@ -145,6 +145,13 @@ def windows_build(text: str) -> str:
     return text.removeprefix(_WINDOWS_10) if is_build(text) else ""
 
 
+def leading_numbers(text: str) -> tuple[int, ...]:
+    """
+    The parts between dots that are whole numbers, in their order: of ``1.34.1-preview`` 1 and 34.
+    """
+    return tuple(int(part) for part in text.split(".") if part.isdecimal())
+
+
 def numbers_in(text: str) -> tuple[int, ...]:
     """
     All whole numbers in what a program says of its version, in their order; empty where there is none.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from conformance._suite.errors import SuiteError, TargetError, UsageError
 from conformance._suite.files import cache_directory
 from conformance._suite.redact import redact
+from conformance._suite.versions import leading_numbers
 from conformance._suite.waiting import TryAgainError, persistently
 from infra.aks import arm as connection
 from infra.aks.plan import CLUSTER, EXPIRES, MARK, OWNER, USUAL_MINUTES, expiry, pool_name, snapshot_names, unknown
@@ -160,9 +161,9 @@ def _suiting(plan: Plan, snapshots: Sequence[dict[str, Any]], homes: set[str]) -
     skus = [*plan.os_skus, *(str(one["osSku"]) for one in snapshots)]
     if len(set(skus)) < len(skus):
         raise UsageError(f"two Windows pools with one OS SKU: {', '.join(skus)}", "ask for each OS SKU once")
-    newest = max((str(one["kubernetesVersion"]) for one in snapshots), key=_numbers)
-    given = _numbers(plan.kubernetes)
-    if given and given < _numbers(newest)[: len(given)]:
+    newest = max((str(one["kubernetesVersion"]) for one in snapshots), key=leading_numbers)
+    given = leading_numbers(plan.kubernetes)
+    if given and given < leading_numbers(newest)[: len(given)]:
         raise UsageError(
             f"the snapshot is of Kubernetes {newest}, newer than --aks-kubernetes {plan.kubernetes}",
             "a cluster must not be older than its nodes",
@@ -490,7 +491,3 @@ def _forget(plan: Plan, groups: Iterable[str]) -> None:
 
 def _region(location: str) -> str:
     return location.lower().replace(" ", "")
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdecimal())

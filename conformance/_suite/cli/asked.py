@@ -86,7 +86,7 @@ def documented_images() -> set[str]:
 
 def read_images(options: argparse.Namespace) -> Images:
     """
-    Where images come from. Raises UsageError for what is no place.
+    Where images come from. Raises UsageError for a place that cannot be read.
     """
     known = documented_images() | set(provider("kind").images())
     places = images.read(options.registry_prefix, options.images_file, options.image, options.pull_secret, known)

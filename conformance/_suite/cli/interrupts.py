@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def on_interrupt(handle: Callable[[], object]) -> Iterator[None]:
     """
-    While the block awaits, Ctrl-C calls ``handle`` in the event loop; behind it, it is a KeyboardInterrupt.
+    While the block awaits, Ctrl-C calls ``handle`` in the event loop; after it, it is a KeyboardInterrupt again.
     """
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, handle)

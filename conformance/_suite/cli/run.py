@@ -68,6 +68,7 @@ async def _run(asked: Asked, target: Target, died: Callable[[], bool], display: 
         # Here it is known which nodes there are, and so which cells.
         judging = Judging(Path(), run_id, started.isoformat(), cluster, nodes)
         selected = select(judging, asked.expression)
+        selected.require_any()
         for left in await cleanup.reap(api, asked.needs.namespace, say, everything=False):
             say(f"left behind by an earlier run: {left}")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conformance._suite import catalogue
-from conformance._suite.errors import Unknown
+from conformance._suite.errors import Unknown, UsageError
 from conformance._suite.facts import Scope
 from conformance._suite.requirement import excluded_by
 from conformance._suite.result import CLUSTER
@@ -32,6 +32,13 @@ class Selected:
 
     cells: frozenset[Cell]
     expression: str | None = None
+
+    def require_any(self) -> None:
+        """
+        Raise UsageError when nothing is selected.
+        """
+        if not self.cells:
+            raise UsageError(f"-k {self.expression!r} matches no check", "names are listed in conformance/catalogue.md")
 
     def workloads(self, judging: Judging) -> list[str]:
         """

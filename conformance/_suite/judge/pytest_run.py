@@ -53,14 +53,15 @@ def require_readable(expression: str) -> None:
 
 def select(judging: Judging, expression: str | None) -> Selected:
     """
-    What is to be judged: everything, or what ``expression`` (``-k``) matches. Raises UsageError when that is nothing.
+    What is to be judged: everything, or what ``expression`` (``-k``) matches, be it nothing. Raises TargetError when
+    pytest broke.
     """
     if expression is None:
         return matrix.whole(judging)
     controller = plugin.Controller(judging)
     outcome = _run_pytest(controller, ["--collect-only", "-k", expression], Path(os.devnull))
-    if outcome.code == pytest.ExitCode.NO_TESTS_COLLECTED:
-        raise UsageError(f"-k {expression!r} matches no check", "names are listed in conformance/catalogue.md")
+    if outcome.code == pytest.ExitCode.INTERNAL_ERROR:
+        raise TargetError(f"the checks cannot be collected: {_usage_message(outcome.complaint)}")
     return Selected(frozenset(controller.collected), expression)
 
 

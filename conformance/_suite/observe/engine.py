@@ -1,5 +1,6 @@
 """
-The engine: brings the stage up, runs all pieces of work at once over one set of watches, and cleans up in every case.
+The engine: brings the stage up, runs all pieces of work at once, up to a limit, over one set of watches, and cleans up
+in every case.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ def prepare(document: dict[str, Any], work: Work, step: Step, plan: Plan, stage:
     - ``metadata``: ``namespace``; ``name``, with the nonce unless it is shared; the run's ``labels`` besides its own;
     - place: a pod's ``nodeName`` and that node's taints tolerated; a shared DaemonSet's affinity to all chosen nodes;
     - ``spec.os`` where it is no sample and names none; the pull secret; every image by its place or digest;
-    - in the containers that run the probe: ``command`` and the environment variable ``PROBE``.
+    - in the containers that run the probe: ``command`` and the environment variable ``PROBE``;
+    - in ``residue`` alone: a container ``image-N`` for every other image that the run needs.
     """
     metadata = document.setdefault("metadata", {})
     metadata["namespace"] = stage.namespaces[step.namespace]
@@ -91,8 +92,10 @@ def prepare(document: dict[str, Any], work: Work, step: Step, plan: Plan, stage:
 def part_of(document: dict[str, Any], node: NodeFacts) -> dict[str, Any]:
     """
     Of a DaemonSet that all chosen nodes share what concerns one of them: the other nodes' terms of its affinity are
-    left out. Evidence would otherwise grow with the square of the nodes.
+    left out. Evidence would otherwise grow with the square of the nodes. Any other document concerns all of them.
     """
+    if document["kind"] != "DaemonSet":
+        return document
     spec, template = document["spec"], document["spec"]["template"]
     pod = {**template["spec"], "affinity": _affinity([node.name])}
     return {**document, "spec": {**spec, "template": {**template, "spec": pod}}}

@@ -5,6 +5,7 @@ Pods and events as the watches saw them, found by whose they are, and a bell for
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,9 @@ class Seen:
         """Pods by uid, by their place: on their node, and wherever."""
         self._named: defaultdict[str, dict[str, Place]] = defaultdict(dict)
         """The places of the pods of a name, by uid."""
-        self._events: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-        """Events by uid, by the name of the object that they are about."""
+        self._events: defaultdict[str, dict[str, tuple[int, dict[str, Any]]]] = defaultdict(dict)
+        """Events by uid, each with the number of its arrival, by the name of the object that they are about."""
+        self._arrivals = itertools.count()
         self._bells: defaultdict[str, dict[str, asyncio.Event]] = defaultdict(dict)
         """By owner and node."""
 
@@ -67,7 +69,8 @@ class Seen:
         """
         name = event["involvedObject"].get("name", "")
         if kind != "DELETED":
-            self._events[name][event["metadata"]["uid"]] = event
+            uid, about = event["metadata"]["uid"], self._events[name]
+            about[uid] = about[uid][0] if uid in about else next(self._arrivals), event
         for place in self._named.get(name, {}).values():
             self._ring(place)
         for bell in self._bells.get(name, {}).values():
@@ -95,8 +98,8 @@ class Seen:
         """
         The events about objects of these names, oldest first, reduced to what evidence needs.
         """
-        found = [event for name in sorted(names) for event in self._events.get(name, {}).values()]
-        found.sort(key=lambda event: event["metadata"]["creationTimestamp"])
+        found = [one for name in names for one in self._events.get(name, {}).values()]
+        found.sort(key=lambda one: (one[1]["metadata"]["creationTimestamp"], one[0]))
         return [
             {
                 "type": event.get("type"),
@@ -105,7 +108,7 @@ class Seen:
                 "object": f"{event['involvedObject'].get('kind')}/{event['involvedObject'].get('name')}",
                 "count": event.get("count") or 1,
             }
-            for event in found
+            for _, event in found
         ]
 
 

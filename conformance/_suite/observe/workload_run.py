@@ -1,6 +1,6 @@
 """
 The life of one workload on one node: its steps in their order, what becomes of them when one fails or the run is
-interrupted, and its evidence, which is written in every case.
+interrupted, and its evidence, which is written however it ends.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import secrets
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conformance._suite import evidence
@@ -22,7 +21,7 @@ from conformance._suite.waiting import TryAgainError, forget_cancellation, persi
 from conformance._suite.workload import BASE_IMAGE
 
 if TYPE_CHECKING:
-    from conformance._suite.observe.plan import Shared, Work
+    from conformance._suite.observe.plan import Creating, Shared, Work
     from conformance._suite.workload import Step
 
 TIDY_SECONDS = 60
@@ -40,7 +39,7 @@ class WorkloadRun:
         self._node = work.node.name if work.node else ""
         self._owner = ""
         """Whose pods the current step waits for: their owner's name, or the pod's own."""
-        self._creating: asyncio.Task[list[dict[str, Any]]] | None = None
+        self._creating: Creating | None = None
         """What the current step creates; it goes on when the step is given up."""
 
     async def run(self) -> None:
@@ -58,9 +57,10 @@ class WorkloadRun:
                     continue
                 if lost is not None and self._node in shared.vanished:
                     shared.progress.done += 1
-                    shared.untidy.append(
-                        f"{work.label}: the node is gone; what was made on it stays there until it is reaped"
-                    )
+                    if self._creating is not None:
+                        shared.untidy.append(
+                            f"{work.label}: the node is gone; what was made on it stays there until it is reaped"
+                        )
                     continue
                 try:
                     if lost is not None:
@@ -184,23 +184,32 @@ class WorkloadRun:
     async def _carry_out(self, step: Step, record: dict[str, Any], patience: Patience) -> None:
         shared, work = self._shared, self._work
         cluster, plan, stage = shared.cluster, shared.plan, shared.stage
+        if self._node in shared.vanished:
+            raise TimeoutError  # the node went before this began: nothing is sent to it
         filled_in = manifests.placeholders(work, plan, stage, cluster.now())
         if step.requests is not None:
             filled_in["image"] = plan.images.resolve(BASE_IMAGE)
             for request in work.workload.requests(step, filled_in):
                 record["api"].append(await requests.send_request(cluster, stage, request))
             return
-        once = shared.once.get(work.workload.name) if step.shared else None
-        documents = once[0] if once else work.workload.manifests(step, filled_in)
-        if once is None:
+        once = shared.once.get((work.workload.name, step.name)) if step.shared else None
+        if once:
+            documents, self._creating, digest = once
+        else:
+            documents = work.workload.manifests(step, filled_in)
             for document in documents:
                 manifests.prepare(document, work, step, plan, stage)
+            digest = self._keep_whole(step, documents) if step.shared else None
+            self._creating = self._create(step, documents)
+            if step.shared:
+                shared.once[work.workload.name, step.name] = documents, self._creating, digest
         self._owner = documents[-1]["metadata"]["name"]
-        record["api"] = await self._create(step, documents)
+        # Creating goes on when this is cancelled.
+        record["api"] = await asyncio.shield(self._creating)
         record["sent"] = documents
-        if step.shared and work.node:
+        if digest and work.node:
             record["sent"] = [manifests.part_of(document, work.node) for document in documents]
-            record["sentWhole"] = self._whole_path(step).as_posix()
+            record["sentWhole"] = digest
         if refused := [answer for answer in record["api"] if answer["code"] != 201]:
             raise Trouble("refused-by-api", f"{refused[0]['request']}: {refused[0]['code']} {refused[0]['message']}")
         awaiting = Awaiting(cluster, plan, shared.seen, step, self._owner, self._node, patience)
@@ -220,28 +229,24 @@ class WorkloadRun:
         if step.delete_after:
             await self._delete_pod(self._owner)
 
-    async def _create(self, step: Step, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """
-        Create the step's objects, once for all nodes where they are shared. Creating goes on when this is cancelled.
-        """
-        shared, name = self._shared, self._work.workload.name
-        once = shared.once.get(name) if step.shared else None
-        if once:
-            self._creating = once[1]
-        else:
-            self._creating = asyncio.create_task(requests.create(shared.cluster, shared.plan, documents, step))
-            shared.creating.add(self._creating)
-            self._creating.add_done_callback(shared.creating.discard)
-            if step.shared:
-                shared.once[name] = documents, self._creating
-                evidence.write_json(shared.plan.out / self._whole_path(step), documents)
-        return await asyncio.shield(self._creating)
+    def _create(self, step: Step, documents: list[dict[str, Any]]) -> Creating:
+        shared = self._shared
+        creating = asyncio.create_task(requests.create(shared.cluster, shared.plan, documents, step))
+        shared.creating.add(creating)
+        creating.add_done_callback(shared.creating.discard)
+        return creating
 
-    def _whole_path(self, step: Step) -> Path:
+    def _keep_whole(self, step: Step, documents: list[dict[str, Any]]) -> str | None:
         """
-        Where what was sent once for all nodes is kept whole, below the output folder.
+        Write what is sent once for all nodes, of which each node's evidence then has its part. Returns the file's
+        SHA-256; None where it cannot be written, and each node's evidence has to have all of it.
         """
-        return Path("cluster") / self._work.workload.name / f"{step.name}.sent.json"
+        path = self._shared.plan.out / evidence.whole_path(self._work.workload.name, step.name)
+        try:
+            evidence.write_json(path, documents)
+            return evidence.digest(path)
+        except OSError:
+            return None
 
     async def _delete_pod(self, name: str) -> None:
         """

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from conformance._suite.namespaces import ENFORCE_LABEL, ENFORCING, LEVELS
+from conformance._suite.namespaces import ENFORCE_LABEL, ENFORCING, LEVELS, PREFLIGHT
 from conformance._suite.preflight.changes import changes
 from conformance._suite.preflight.needs import words
 from conformance._suite.preflight.selection import problem
@@ -31,7 +31,7 @@ async def namespaces_admitted(cluster: Cluster, needs: Needs) -> list[str]:
     refusals: dict[str, None] = {}
     for key in LEVELS if needs.pod_security else ("main",):
         labels = {ENFORCE_LABEL: LEVELS[key]}
-        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "hpc-preflight", "labels": labels}}
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PREFLIGHT, "labels": labels}}
         answer = await _dry_run(cluster, "/api/v1/namespaces", body)
         if answer.code not in {201, 409}:
             refusals[f"a namespace labelled {ENFORCE_LABEL}={LEVELS[key]} would be refused: {words(answer)}"] = None
@@ -123,7 +123,7 @@ async def _canary(cluster: Cluster, key: str, namespace: str, needs: Needs, say:
         "automountServiceAccountToken": False,
         "containers": [{"name": "main", "image": needs.image}],
     }
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "hpc-preflight"}, "spec": spec}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": PREFLIGHT}, "spec": spec}
     answer = await _dry_run(cluster, f"/api/v1/namespaces/{namespace}/pods", pod)
     if f'violates PodSecurity "{LEVELS[key]}:' in answer.message:
         return []
@@ -174,7 +174,7 @@ def host_process_pod(node: NodeFacts | None, image: str) -> dict[str, Any]:
     }
     if node is not None:
         spec["nodeName"] = node.name
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "hpc-preflight"}, "spec": spec}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": PREFLIGHT}, "spec": spec}
 
 
 async def _dry_run(cluster: Cluster, path: str, body: object) -> Answer:

@@ -4,21 +4,10 @@ The runtimes that the simulation can play: containerd, shim, bind filter and Win
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-Version = tuple[int, int, int, int, int]
-
-
-def version(text: str) -> Version:
-    """
-    ``0.15.0-rc.3`` as an ordered value; a release candidate comes before its release.
-    """
-    found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)(?:-\w+\.(\d+))?", text)
-    if found is None:
-        raise ValueError(f"{text!r} is not a version")
-    return int(found[1]), int(found[2]), int(found[3]), int(found[4] is None), int(found[4] or 0)
+from conformance._suite.versions import Version
 
 
 class MountMode(StrEnum):
@@ -68,13 +57,13 @@ class Era:
         """
         Whether containerd is at least this version.
         """
-        return version(self.containerd) >= version(text)
+        return Version.parse(self.containerd) >= Version.parse(text)
 
     def shim_since(self, text: str) -> bool:
         """
         Whether the shim is at least this version.
         """
-        return version(self.shim) >= version(text)
+        return Version.parse(self.shim) >= Version.parse(text)
 
     @property
     def mount_mode(self) -> MountMode:
