@@ -141,4 +141,9 @@ def redact_json(value: Any) -> Any:
 def _is_secret(name: str, text: str) -> bool:
     if name.lower() == "token":
         return bool(_TOKEN.fullmatch(text)) and not _DIGEST.fullmatch(text)
+    return _is_named_secret(name)
+
+
+@lru_cache(maxsize=2048)
+def _is_named_secret(name: str) -> bool:
     return bool(_NAMED.fullmatch(name))
