@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from conformance._suite import workload
+from conformance._suite import evidence, workload
 from conformance._suite.cli import program
 from tests.conftest import ROOT, kubectl, run_program
 
@@ -267,6 +267,28 @@ def test_nothing_is_left_in_the_cluster(matrix: Matrix) -> None:
     assert matrix.run.code == 1
     assert "left behind" not in matrix.run.output
     assert "hpc-" not in kubectl(matrix.kubeconfig, "get", "namespaces", "-o", "name")
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("name", [name for name in workload.names() if workload.load(name).shared])
+def test_what_was_sent_once_is_kept_whole_and_each_nodes_part_of_it(matrix: Matrix, name: str) -> None:
+    out = matrix.run.out
+    (whole,) = json.loads((out / evidence.whole_path(name, "run")).read_text())
+    names = {node.name for node in matrix.cluster.nodes}
+    affinity = whole["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    (terms,) = (required["nodeSelectorTerms"] for required in affinity.values())
+    assert {value for term in terms for field in term["matchFields"] for value in field["values"]} == names
+    for node in names:
+        (step,) = json.loads((out / evidence.relative_path(name, node)).read_text())["steps"]
+        assert step["sentWhole"] == evidence.digest(out / evidence.whole_path(name, "run"))
+        (part,) = step["sent"]
+        own = part["spec"]["template"]["spec"].pop("affinity")["nodeAffinity"]
+        assert [one["nodeSelectorTerms"] for one in own.values()] == [
+            [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]
+        ]
+        rest = json.loads(json.dumps(whole))
+        del rest["spec"]["template"]["spec"]["affinity"]
+        assert part == rest
 
 
 @pytest.mark.cluster
