@@ -15,7 +15,7 @@ NEVER_RAN = frozenset({"StartError", "ContainerCannotRun", "ContainerStatusUnkno
 """Reasons of a ``terminated`` state behind which there was no process, or nobody knows."""
 LOST = frozenset({"Unknown", "ContainerStatusUnknown"})
 """Reasons of a ``terminated`` state when the kubelet does not know how the container ended."""
-_NOT_STARTING = frozenset({"CrashLoopBackOff", "RunContainerError"})
+_FAILING = frozenset({"CrashLoopBackOff", "RunContainerError"})
 _NOT_PULLED = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 
 
@@ -55,7 +55,8 @@ def has_ended(pod: Mapping[str, Any] | None, name: str) -> bool:
 def has_started(pod: Mapping[str, Any] | None, name: str) -> bool:
     """
     Whether the container runs, or has run and was not restarted since: whether there is a log to follow now. Says less
-    than ``ever_started``: a container that waits to be restarted has not started.
+    than ``ever_started``: a container that waits to be restarted has not started, nor has one that ended for no reason
+    that is told.
     """
     state = (status_of(pod, name) or {}).get("state") or {}
     return "running" in state or state.get("terminated", {}).get("reason") not in {None, *NEVER_RAN}
@@ -91,11 +92,11 @@ def running(pod: Mapping[str, Any] | None) -> bool:
 
 def failing(pod: Mapping[str, Any] | None) -> bool:
     """
-    Whether a container has ended or cannot be started, although it should run.
+    Whether a container has ended or cannot be started, although it should run; a pod that succeeded, too, runs no more.
     """
     waiting = {(entry.get("state") or {}).get("waiting", {}).get("reason") for entry in statuses(pod)}
     regular = (pod or {}).get("status", {}).get("containerStatuses") or ()
-    return finished(pod) or bool(waiting & _NOT_STARTING) or any(terminated(entry) is not None for entry in regular)
+    return finished(pod) or bool(waiting & _FAILING) or any(terminated(entry) is not None for entry in regular)
 
 
 def image_trouble(pod: Mapping[str, Any] | None) -> str | None:

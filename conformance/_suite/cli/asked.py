@@ -72,9 +72,7 @@ def choice_of(options: argparse.Namespace) -> Choice:
     """
     Which nodes are tested. Raises UsageError for what is no SKU or build.
     """
-    return Choice(
-        tuple(options.node), options.node_selector, tuple(options.os_sku), tuple(options.windows_build)
-    )  # fmt: skip
+    return Choice(tuple(options.node), options.node_selector, tuple(options.os_sku), tuple(options.windows_build))
 
 
 def documented_images() -> set[str]:

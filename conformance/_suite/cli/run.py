@@ -57,7 +57,7 @@ def conformance(arguments: Sequence[str]) -> int:
 
 async def _run(asked: Asked, target: Target, died: Callable[[], bool], display: Display, timings: Timings) -> int:
     """
-    One run: preflight, select, observe, judge, report. Nothing in it calls back.
+    One run: preflight, select, observe, judge, report. No step reaches back into one before it.
     """
     started, run_id, say = datetime.now(UTC), secrets.token_hex(4), display.say
     async with await Cluster.connect(target.kubeconfig, target.context) as api:

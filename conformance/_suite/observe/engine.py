@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from conformance._suite.workload import Workload
 
 AT_ONCE = 1200
-"""Pieces of work that are under way at once, as many as a hundred nodes have; not normative. More of them would only
-wait for the API server, and for that their deadlines are not meant."""
+"""Pieces of work (one workload on one node) that are under way at once, as many as about a hundred nodes have; not
+normative. More of them would only wait for the API server, and for that their deadlines are not meant. The pods of a
+shared DaemonSet are created on all nodes at once whatever this says."""
 _ELSEWHERE = "--registry-prefix, --images-file and --pull-secret say where it is"
 
 
@@ -135,14 +136,12 @@ class Engine:
                     pass
                 taken.add(nonce)
                 found.append(Work(workload, node, nonce))
-        # Where not all can begin at once, what is created on all nodes at once comes first, then it goes node by node.
+        # Not all may begin at once: what is created on all nodes at once comes first, then all work of a node together.
         place = {node.name: number for number, node in enumerate(self._plan.nodes, 1)}
         return sorted(found, key=lambda one: 0 if one.node is None or one.workload.shared else place[one.node.name])
 
     async def _look_inside(self, namespaces: Mapping[str, str]) -> None:
-        needs = Needs(
-            pod_security="baseline" in namespaces, image=self._plan.images.resolve(BASE_IMAGE)
-        )  # fmt: skip
+        needs = Needs(pod_security="baseline" in namespaces, image=self._plan.images.resolve(BASE_IMAGE))
         problems = await look_inside(self._cluster, namespaces, self._plan.nodes, needs, self._say)
         if problems:
             raise TargetError(told(problems))
@@ -154,7 +153,7 @@ class Engine:
         """
         problems = []
         for work in first:
-            node = work.label.rpartition(" on ")[2]
+            node = work.node.name if work.node else ""
             if work.trouble and work.trouble.code == "image-not-pulled":
                 problems.append(f"{node}: {work.trouble} — `nox -s images` lists what is needed; {_ELSEWHERE}")
             if work.trouble and work.trouble.code == "log-unreadable":
@@ -225,9 +224,11 @@ class Engine:
 
     def _node_changed(self, kind: str, item: dict[str, Any]) -> None:
         name, uid = item["metadata"]["name"], item["metadata"]["uid"]
-        # Another node of the same name is another machine.
-        if name in self._node_uids and (kind == "DELETED") == (uid == self._node_uids[name]):
-            self._vanish(name)
+        if name in self._node_uids:
+            ours = uid == self._node_uids[name]
+            # Another node of the same name is another machine: ours is gone.
+            if (ours and kind == "DELETED") or (not ours and kind != "DELETED"):
+                self._vanish(name)
 
     def _vanish(self, node: str) -> None:
         """

@@ -1,5 +1,5 @@
 """
-What a manifest becomes before it is sent: its placeholders, its namespace, its place, the probe. Pure.
+What a manifest becomes before it is sent: its placeholders, its namespace, its place, the probe. It asks nobody.
 
 A documented sample keeps every field but those that ``prepare`` names: this is the rule of what it may differ in.
 """

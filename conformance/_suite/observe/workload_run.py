@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TIDY_SECONDS = 60
 """How long the steps that put the host back may take after an interruption."""
+_VANISHED = "node-vanished", "the node was removed from the cluster while it was looked at"
 
 
 class WorkloadRun:
@@ -49,13 +50,13 @@ class WorkloadRun:
         """
         shared, work = self._shared, self._work
         work.record = self._new_record()
-        lost: Trouble | asyncio.CancelledError | None = None
+        ended_by: Trouble | asyncio.CancelledError | None = None
         try:
             for step in work.workload.steps:
-                if lost is not None and (shared.lost() or not (step.always and work.record["steps"])):
+                if ended_by is not None and (shared.lost() or not (step.always and work.record["steps"])):
                     shared.progress.done += 1
                     continue
-                if lost is not None and self._node in shared.vanished:
+                if ended_by is not None and self._node in shared.vanished:
                     shared.progress.done += 1
                     if self._creating is not None:
                         shared.untidy.append(
@@ -63,13 +64,13 @@ class WorkloadRun:
                         )
                     continue
                 try:
-                    if lost is not None:
+                    if ended_by is not None:
                         await self._withdraw()
                     await self._step(step)
                 except Trouble as error:
-                    lost = error
+                    ended_by = error
                 except asyncio.CancelledError as error:
-                    lost = error
+                    ended_by = error
                     await self._after_interruption(step)
                 if step.always and not work.record["steps"][-1]["met"]:
                     shared.untidy.append(f"{work.label}: step {step.name}, which puts the host back, was not completed")
@@ -79,9 +80,9 @@ class WorkloadRun:
             evidence.write_json(path, work.record)
             shared.progress.awaited.pop(work.label, None)
             shared.report(shared.progress)
-        if isinstance(lost, asyncio.CancelledError):
-            raise lost
-        work.trouble = lost
+        if isinstance(ended_by, asyncio.CancelledError):
+            raise ended_by
+        work.trouble = ended_by
 
     def _new_record(self) -> dict[str, Any]:
         work, plan, namespaces = self._work, self._shared.plan, self._shared.stage.namespaces
@@ -131,6 +132,9 @@ class WorkloadRun:
                 await self._delete_pod(self._owner)
 
     async def _step(self, step: Step) -> None:
+        """
+        Carry out one step within its deadline, and record how it ended. Raises Trouble, or what cancels it.
+        """
         shared, work = self._shared, self._work
         record: dict[str, Any] = {
             "name": step.name,
@@ -159,8 +163,8 @@ class WorkloadRun:
         except TimeoutError:
             known = collecting.what_is_known(shared.seen, self._owner, self._node)
             code, message = "deadline", f"not {step.until} within {limit:g} s: {known}"
-            if self._node in shared.vanished:
-                code, message = "node-vanished", "the node was removed from the cluster while it was looked at"
+            if self._node in shared.vanished:  # its timers were made to run out
+                code, message = _VANISHED
             record["trouble"] = {"code": code, "message": message}
             raise Trouble(code, message) from None
         except Trouble as error:
@@ -182,12 +186,16 @@ class WorkloadRun:
             shared.report(shared.progress)
 
     async def _carry_out(self, step: Step, record: dict[str, Any], patience: Patience) -> None:
+        """
+        Send what the step sends, wait until it is met, and collect what there is then.
+        """
         shared, work = self._shared, self._work
         cluster, plan, stage = shared.cluster, shared.plan, shared.stage
         if self._node in shared.vanished:
-            raise TimeoutError  # the node went before this began: nothing is sent to it
+            raise Trouble(*_VANISHED)  # before this began: nothing is sent to it
         filled_in = manifests.placeholders(work, plan, stage, cluster.now())
         if step.requests is not None:
+            # Requests go as they are; in manifests ``prepare`` finds every image its place.
             filled_in["image"] = plan.images.resolve(BASE_IMAGE)
             for request in work.workload.requests(step, filled_in):
                 record["api"].append(await requests.send_request(cluster, stage, request))
