@@ -21,7 +21,7 @@ from conformance._suite.addresses import is_loopback
 from conformance._suite.errors import TargetError
 from conformance._suite.kubeconfig import load_configuration
 from conformance._suite.transient import TRANSIENT, UNDONE
-from conformance._suite.waiting import TryAgainError, persistently
+from conformance._suite.waiting import TryAgainError, let_connections_close, persistently
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -129,7 +129,9 @@ class Cluster:
     async def __aexit__(self, *_: object) -> None:
         for rest in self._rests:
             rest.cancel()
+        await asyncio.gather(*self._rests, return_exceptions=True)
         await self._session.close()
+        await let_connections_close()
 
     async def _headers(self) -> dict[str, str]:
         token = await self._configuration.get_api_key_with_prefix("BearerToken")
@@ -248,14 +250,27 @@ class Cluster:
                     self._rests.add(rest)
                     rest.add_done_callback(self._rests.discard)
                 elif response is not None:
-                    response.close()
+                    _abort(response)
 
 
 async def _read_on(response: aiohttp.ClientResponse) -> None:
-    with contextlib.closing(response), contextlib.suppress(aiohttp.ClientError, TimeoutError, ConnectionError):
-        async with asyncio.timeout(REST_SECONDS):
-            async for _ in response.content.iter_any():
-                pass
+    try:
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, ConnectionError):
+            async with asyncio.timeout(REST_SECONDS):
+                async for _ in response.content.iter_any():
+                    pass
+    finally:
+        _abort(response)
+
+
+def _abort(response: aiohttp.ClientResponse) -> None:
+    """
+    Leave an answer and its connection at once; one whose answer was read to its end stays open for the next request.
+    """
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.close()
 
 
 def _date(header: str | None) -> datetime | None:

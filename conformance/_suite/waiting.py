@@ -18,6 +18,10 @@ LONGEST_PAUSE = 10.0
 """Seconds; whoever asks for more by Retry-After is asked again all the same."""
 
 
+CLOSING_SECONDS = 0.1
+"""For connections on their way out; a peer that is there answers in milliseconds."""
+
+
 class TryAgainError(Exception):
     """
     An attempt failed in a way that may pass. ``after`` is the pause in seconds that the other side asked for.
@@ -53,6 +57,14 @@ async def persistently(attempt: Callable[[], Awaitable[Value]], seconds: float) 
         return await attempt()
 
     return await retrying(once)
+
+
+async def let_connections_close() -> None:
+    """
+    Wait for what aiohttp does aside: a session that is closed has TLS connections that still say good-bye, and an event
+    loop that ends under them leaves them open.
+    """
+    await asyncio.sleep(CLOSING_SECONDS)
 
 
 def forget_cancellation() -> None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from conformance._suite.addresses import is_loopback
 from conformance._suite.errors import SuiteError, TargetError, UsageError
 from conformance._suite.redact import redact
+from conformance._suite.waiting import let_connections_close
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -103,6 +104,8 @@ async def connected(plan: Plan) -> AsyncIterator[Arm]:
             yield Arm(resources, containers)
     except AzureError as error:
         raise explained(error) from error
+    finally:
+        await let_connections_close()
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
