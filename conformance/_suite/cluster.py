@@ -21,7 +21,7 @@ from conformance._suite.addresses import is_loopback
 from conformance._suite.errors import TargetError
 from conformance._suite.kubeconfig import load_configuration
 from conformance._suite.transient import TRANSIENT, UNDONE
-from conformance._suite.waiting import TryAgainError, let_connections_close, persistently
+from conformance._suite.waiting import TryAgainError, persistently
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -131,7 +131,7 @@ class Cluster:
             rest.cancel()
         await asyncio.gather(*self._rests, return_exceptions=True)
         await self._session.close()
-        await let_connections_close()
+        await asyncio.sleep(0)  # a turn of the event loop, in which what was aborted is closed
 
     async def _headers(self) -> dict[str, str]:
         token = await self._configuration.get_api_key_with_prefix("BearerToken")
