@@ -130,7 +130,7 @@ WORKING_DIRECTORY_ELSEWHERE = Defect(
     "working-directory-elsewhere",
     r"A container whose pod and image name no working directory starts in C:\Windows\System32.",
     breaks=[RELATIVE_PATH, OLDER_PATHS],
-    story="https://github.com/kubernetes-sigs/sig-windows-tools/pull/297",
+    story="https://github.com/Azure/AKS/issues/4196",
 )
 
 VOLUMES_NOT_BOUND = Defect(

@@ -14,6 +14,7 @@ from conformance._suite.facts import Scope
 from conformance._suite.redact import redact
 from conformance._suite.requirement import Level
 from conformance._suite.result import EvidenceReference, Result, Verdict
+from conformance._suite.words import plain, shortened
 
 if TYPE_CHECKING:
     from conformance._suite.judging import Judging
@@ -52,7 +53,7 @@ def result_of(  # noqa: PLR0917
         reason = _first_paragraph(error)
     if found is Verdict.NON_CONFORMANT and compared:
         operator, left, right = compared
-        seen, expected = _shown(left), ("" if operator == "==" else f"{operator} ") + _shown(right)
+        seen, expected = plain(_shown(left)), ("" if operator == "==" else f"{operator} ") + _shown(right)
         reason = _claim_of(error) or _difference(seen, expected)
     if requirement.level is Level.OBSERVED and found is Verdict.NON_CONFORMANT:
         # Observed behaviour is shown, never judged: a check of this level has no business asserting.
@@ -74,7 +75,7 @@ def _first_paragraph(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     if not isinstance(error, (AssertionError, Unknown)):
         text = f"{type(error).__name__}: {text}"
-    return text.split("\n\n")[0][:2000]
+    return shortened(plain(text).split("\n\n")[0], 2000)
 
 
 def _claim_of(error: BaseException | None) -> str | None:
@@ -82,7 +83,7 @@ def _claim_of(error: BaseException | None) -> str | None:
     The message that the check's author gave the assertion, without pytest's explanation of the comparison.
     """
     message = str(error or "").split("\nassert ")[0].strip()
-    return None if message.startswith("assert ") or not message else message[:500]
+    return None if message.startswith("assert ") or not message else shortened(plain(message), 2000)
 
 
 def _shown(value: object) -> str:

@@ -146,7 +146,7 @@ def _failure(run: Run, result: Result) -> str:
         f"### {_escaped(one_line(run.sentence(result), 300))}",
         "",
         f"- on **{_escaped(place(result))}**, `{result.requirement}`, [documented here]({run.source(result)})",
-        f"- {_escaped(one_line(result.reason, 500))}",
+        f"- {_escaped(one_line(result.reason))}",
         *(f"- evidence: `{one.path}`" for one in result.evidence),
     ]
     for name, text in comparison(result):
@@ -161,7 +161,7 @@ def _unproven(run: Run) -> list[str]:
     groups = defaultdict(list)
     for result in run.results:
         if result.verdict is Verdict.NOT_PROVEN:
-            groups[one_line(result.reason, 300) or result.reason_code].append(result)
+            groups[one_line(result.reason) or result.reason_code].append(result)
     if not groups:
         return []
     rows = [
@@ -175,7 +175,7 @@ def _not_applicable(run: Run) -> list[str]:
     groups = defaultdict(list)
     for result in run.results:
         if result.verdict is Verdict.NOT_APPLICABLE:
-            groups[one_line(result.reason, 300)].append(result)
+            groups[one_line(result.reason)].append(result)
     rows = [
         (_escaped(reason), len(found), _named(one.requirement for one in found), _named(place(one) for one in found))
         for reason, found in sorted(groups.items())
@@ -185,7 +185,7 @@ def _not_applicable(run: Run) -> list[str]:
 
 def _observed(run: Run) -> list[str]:
     rows = [
-        (f"`{one.requirement}`", _escaped(place(one)), _escaped(one_line(one.reason, 300)))
+        (f"`{one.requirement}`", _escaped(place(one)), _escaped(one_line(one.reason)))
         for one in run.results
         if one.level is Level.OBSERVED and one.verdict is Verdict.CONFORMANT
     ]

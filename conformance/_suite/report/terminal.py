@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _EACH = 20
 """How many failures are written out; the reports have all."""
+_LINE = 400
+"""Characters of one reason, or of one line of a comparison."""
 _COLOURS = {
     Verdict.NON_CONFORMANT: "bold red",
     Verdict.NOT_PROVEN: "yellow",
@@ -100,9 +102,9 @@ def _differing(run: Run, printer: _Printer) -> None:
             printer.line(run.sentence(result), "bold", 2)
             printer.line(f"{result.requirement} on {place(result)}", indent=4)
             printer.line(f"documented at {run.source(result)}", indent=4)
-            sides = comparison(result)
+            sides = comparison(result, _LINE)
             if not sides:
-                printer.line(one_line(result.reason, 500), indent=4)
+                printer.line(one_line(result.reason, _LINE), indent=4)
             for name, text in sides:
                 if "\n" in text:
                     printer.line(f"{name}:", indent=4)
@@ -119,7 +121,7 @@ def _unproven(run: Run, printer: _Printer) -> None:
     groups: dict[str, list[Result]] = defaultdict(list)
     for result in run.results:
         if result.verdict is Verdict.NOT_PROVEN and result.reason_code != "not-selected":
-            groups[one_line(result.reason, 300) or result.reason_code].append(result)
+            groups[one_line(result.reason, _LINE) or result.reason_code].append(result)
     if not groups:
         return
     printer.gap()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from conformance._suite.requirement import Level
 from conformance._suite.result import CLUSTER, Claim, Verdict
 from conformance._suite.verdict import EXIT_INTERRUPTED, EXIT_MEANING
+from conformance._suite.words import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,10 +42,9 @@ def printable(text: str) -> str:
 
 def one_line(text: str, width: int = WIDTH) -> str:
     """
-    The text on one line, cut to ``width`` characters.
+    The text on one line, cut in its middle to ``width`` characters.
     """
-    flat = " ".join(printable(text).split())
-    return flat if len(flat) <= width else flat[: width - 1] + "…"
+    return shortened(" ".join(printable(text).split()), width)
 
 
 def place(result: Result) -> str:
@@ -56,12 +56,15 @@ def place(result: Result) -> str:
 
 def cut(text: str, lines: int = LINES, width: int = WIDTH) -> str:
     """
-    The first lines and characters of a text, with a last line that says how much is missing.
+    The first and the last lines and characters of a text, and between them how much is missing.
     """
-    shown = printable(text).splitlines()
-    kept = "\n".join(shown[:lines])[:width]
-    missing = len(printable(text)) - len(kept)
-    return kept if missing <= 1 else f"{kept}\n… {missing} more characters: see the evidence"
+    whole = printable(text).strip("\n")
+    shown = whole.split("\n")
+    if len(shown) <= lines and len(whole) <= width:
+        return whole
+    head = "\n".join(shown[: lines * 2 // 3])[: width * 2 // 3]
+    tail = "\n".join(shown[-(lines // 3) :])[-(width // 3) :]
+    return f"{head}\n… {len(whole) - len(head) - len(tail)} more characters: see the evidence\n{tail}"
 
 
 def laid_out(text: str) -> str:
@@ -75,10 +78,10 @@ def laid_out(text: str) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) if isinstance(value, dict | list) else text
 
 
-def comparison(result: Result) -> list[tuple[str, str]]:
+def comparison(result: Result, width: int = WIDTH) -> list[tuple[str, str]]:
     """
-    What was expected and what was seen, each with its heading; for long texts the difference of the two, line by line.
-    Empty where nothing was compared.
+    What was expected and what was seen, each with its heading; for long texts the difference of the two, line by line,
+    no line longer than ``width`` characters. Empty where nothing was compared.
     """
     if result.expected is None or result.seen is None:
         sides = (("expected", result.expected), ("seen", result.seen))
@@ -91,9 +94,8 @@ def comparison(result: Result) -> list[tuple[str, str]]:
         n=2,
         lineterm="",
     )
-    # Long lines carry one marker or hash; their beginning tells which.
-    body = [line if len(line) <= 200 else line[:199] + "…" for line in list(lines)[2:]]
-    return [("difference (- expected, + seen)", cut("\n".join(body)))]
+    body = "\n".join(shortened(line, width) for line in list(lines)[2:])
+    return [("difference (- expected, + seen)", cut(body))]
 
 
 def counts(results: Iterable[Result]) -> Counter[Verdict]:

@@ -264,7 +264,7 @@ def _quoted(text: str) -> str:
     """
     Text from a node as code, so that nothing in it becomes a link, an image or markup.
     """
-    return f"`` {one_line(text, 500).replace('`', 'ˋ')} ``"
+    return f"`` {one_line(text).replace('`', 'ˋ')} ``"
 
 
 def _environment(run: Run) -> str:
