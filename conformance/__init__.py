@@ -7,7 +7,7 @@ from conformance._suite.errors import Unknown
 from conformance._suite.facts import Scope
 from conformance._suite.observation import Observation
 from conformance._suite.requirement import Defect, Level, Requirement
-from conformance._suite.versions import Containerd, Kubernetes
+from conformance._suite.versions import Containerd, Kubernetes, Version, said_version
 
 __version__ = "0.1.0"
 
@@ -20,5 +20,7 @@ __all__ = [
     "Requirement",
     "Scope",
     "Unknown",
+    "Version",
     "check",
+    "said_version",
 ]

@@ -14,6 +14,7 @@ from conformance._suite.facts import Scope
 from conformance._suite.requirement import Defect, Requirement
 from conformance._suite.versions import Containerd
 from conformance._suite.workload import RESIDUE
+from conformance.storage.test_volumes import KINDS
 
 PAGES = catalogue.load()
 SOURCES = (
@@ -45,6 +46,19 @@ def test_every_workload_is_read_by_a_check_and_explained() -> None:
     read = {RESIDUE} | {name for check in PAGES.checks.values() for name in check.reads}
     assert read == set(workload.names())
     assert [name for name in sorted(read) if not (workload.FOLDER / name / "README.md").is_file()] == []
+
+
+def test_every_step_on_a_node_has_the_time_that_a_busy_node_takes() -> None:
+    """
+    A dozen containers with PowerShell start at once, on two processors; a deadline that is met costs nothing.
+    """
+    loaded = [workload.load(name) for name in workload.names()]
+    steps = [(one.name, step) for one in loaded if one.scope is Scope.NODE for step in one.steps]
+    assert [f"{name}: {step.name}" for name, step in steps if step.deadline < 240] == []
+
+
+def test_the_kinds_of_volume_are_those_of_the_page() -> None:
+    assert sorted(workload.load("volumes").markers) == sorted(KINDS)
 
 
 def test_check_names_are_unique() -> None:

@@ -4,13 +4,14 @@ Checks of accounts and of memory, given what no simulated node shows: what prove
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from conformance import Containerd, Kubernetes, Observation, Scope, Unknown
 from conformance._suite import catalogue
-from conformance._suite.facts import ClusterFacts
+from conformance._suite.facts import ClusterFacts, NodeFacts
 from conformance._suite.observation import Evidence
 from conformance.accounts.test_local_group import (
     test_a_group_gets_a_new_account_that_is_its_member as group_gets_an_account,
@@ -18,8 +19,12 @@ from conformance.accounts.test_local_group import (
 from conformance.accounts.test_local_group import test_the_account_is_gone_with_its_pod as account_is_gone
 from conformance.accounts.test_refused_users import test_a_user_that_does_not_exist_is_refused as unknown_user
 from conformance.accounts.test_refused_users import test_no_user_at_all_is_refused as no_user
+from conformance.resources.test_cpu_limit import test_the_cpu_limit_is_the_jobs as cpu_limit
 from conformance.resources.test_memory_limit import test_one_process_is_stopped_at_the_limit as one_process
 from conformance.resources.test_memory_limit import test_parent_and_child_are_stopped_together as parent_and_child
+from conformance.storage.test_sandbox_mount_point import test_the_volume_is_where_the_runtime_puts_it as location
+from conformance.storage.test_volumes import KINDS
+from conformance.storage.test_volumes import test_volumes_are_at_their_relative_paths as relative_paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +35,10 @@ DENIED = PREFIX + "failed to logon user: Access is denied.: unknown"
 INCORRECT = PREFIX + "failed to logon user: The user name or password is incorrect.: unknown"
 
 
-def step(name: str, containers: dict[str, Any]) -> dict[str, Any]:
+def step(name: str, containers: dict[str, Any], memory: str = "512Mi") -> dict[str, Any]:
     """
-    A completed step: each container with the facts that its probe printed, or with the text it was refused with.
+    A completed step: each container with the facts that its probe printed, or with the text it was refused with;
+    ``memory`` is the limit that all of them were sent with.
     """
     statuses, printed = [], {}
     for container, seen in containers.items():
@@ -41,7 +47,9 @@ def step(name: str, containers: dict[str, Any]) -> dict[str, Any]:
         statuses.append({"name": container, "state": {"terminated": ended}})
         printed[container] = None if refused else seen
     pod = {"status": {"containerStatuses": statuses}}
-    return {"name": name, "met": True, "trouble": None, "kubernetes": {"pod": pod}, "probe": printed}
+    limits = {"limits": {"memory": memory, "cpu": "700m"}}
+    sent = [{"kind": "Pod", "spec": {"containers": [{"name": name, "resources": limits} for name in containers]}}]
+    return {"name": name, "met": True, "trouble": None, "sent": sent, "kubernetes": {"pod": pod}, "probe": printed}
 
 
 def observed(**workloads: list[dict[str, Any]]) -> Observation:
@@ -67,7 +75,7 @@ def verdict(judge: Callable[[Observation], object], observation: Observation) ->
 def test_every_requirement_of_these_areas_says_since_when_it_holds() -> None:
     for requirement in catalogue.load().requirements.values():
         if requirement.area in {"accounts", "resources"}:
-            assert requirement.since[0] in {Containerd("1.6"), Containerd("1.7")}, requirement.id
+            assert requirement.since[0] in {Containerd("1.6"), Containerd("1.7.0-alpha.1")}, requirement.id
         if requirement.scope is Scope.CLUSTER:
             assert requirement.since == [Kubernetes("1.23")], requirement.id
 
@@ -164,3 +172,60 @@ def test_where_a_child_is_refused(parent: tuple[int, str], child: tuple[int, str
     keys = ("mebibytes", "outcome")
     family = {"allocation": dict(zip(keys, parent, strict=True)), "child": dict(zip(keys, child, strict=True))}
     assert verdict(parent_and_child, observed(job_limits=[step("limits", {"family": family})])) == expected
+
+
+@pytest.mark.parametrize(
+    ("memory", "mebibytes", "expected"),
+    [("1024Mi", 600, "green"), ("1024Mi", 400, "other-limit"), ("256Mi", 496, "red"), ("1Gi", 600, "no-limit-sent")],
+)
+def test_the_limit_is_the_one_that_the_pod_was_sent_with(memory: str, mebibytes: int, expected: str) -> None:
+    allocation = {"mebibytes": mebibytes, "outcome": "refused"}
+    seen = observed(job_limits=[step("limits", {"alone": {"allocation": allocation}}, memory)])
+    assert verdict(one_process, seen) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "rate", "processors", "expected"),
+    [(0x5, 1750, 4, "green"), (0x5, 7000, 1, "green"), (0x5, 875, 4, "red"), (0x1, 1750, 4, "red"), (0, 0, 4, "red")],
+)
+def test_a_cpu_limit(flags: int, rate: int, processors: int, expected: str) -> None:
+    node = NodeFacts("n", "u", "10.0.0.4", "n", "containerd://1.7.34", "v1.37.2", "Windows", "10.0.1", processors)
+    found = observed(job_limits=[step("limits", {"cpu": {"cpu": {"controlFlags": flags, "cpuRate": rate}}})])
+    assert verdict(cpu_limit, replace(found, node_facts=node)) == expected
+
+
+@pytest.mark.parametrize(
+    ("put", "expected"),
+    [
+        (dict.fromkeys(KINDS, "x"), "green"),
+        ({}, "kinds-missing"),
+        (dict.fromkeys(KINDS[1:], "x"), "kinds-missing"),
+        ({**dict.fromkeys(KINDS, "x"), "secret": ""}, "kinds-missing"),
+    ],
+)
+def test_volumes_of_fewer_kinds_prove_nothing_about_every_kind(put: dict[str, str], expected: str) -> None:
+    read = step("read", {"writer": {"written": True}, "reader": {"relativePath": put}})
+    seen = Observation(
+        {"volumes": Evidence({"workload": "volumes", "steps": [read], "parameters": {"markers": put}})},
+        ClusterFacts("simulated", "v1.37.2", simulated=True),
+    )
+    assert verdict(relative_paths, seen) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "seen", "expected"),
+    [
+        ("containerd-shim-runhcs-v1 version 0.9.12", "C:\\C\\abc\\", "green"),
+        ("containerd-shim-runhcs-v1 version 0.9.12", "C:\\hpc\\", "red"),
+        ("containerd-shim-runhcs-v1 version 0.11.7", "C:\\hpc\\", "green"),
+        ("containerd-shim-runhcs-v1 version \ncommit: 0\nspec: 1.0.2", "C:\\hpc\\", "green"),
+        ({"error": "no such file"}, "C:\\hpc\\", "green"),
+        ({"error": "no such file"}, "C:\\x\\", "red"),
+    ],
+)
+def test_1_6_may_come_with_a_later_shim_than_its_own(said: object, seen: str, expected: str) -> None:
+    read = step("read", {"reader": {"sandboxMountPoint": {"value": seen}}})
+    read["kubernetes"]["pod"]["status"]["containerStatuses"][0]["containerID"] = "containerd://abc"
+    facts = step("read", {"reader": {"shimVersion": said, "bindFilter": True}})
+    node = NodeFacts("n", "u", "10.0.0.4", "n", "containerd://1.6.21+azure", "v1.37.2", "Windows", "10.0.1", 4)
+    assert verdict(location, replace(observed(volumes=[read], node_facts=[facts]), node_facts=node)) == expected

@@ -12,6 +12,7 @@ from conformance import Containerd, Observation, Scope, Unknown
 from conformance._suite import catalogue
 from conformance._suite.facts import ClusterFacts, NodeFacts
 from conformance._suite.observation import Evidence
+from conformance.storage.test_volumes import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 PAGES = catalogue.load()
 NODE = NodeFacts("n", "u", "10.0.0.4", "n", "containerd://1.7.34", "v1.37.2", "Windows", "10.0.20348.1", 4)
 UID, NONCE = "11111111-2222-4333-8444-555555555555", "77a0f0123ab"
-MARKERS = {"empty-dir": "one", "secret": "two"}
+MARKERS = dict.fromkeys(KINDS, "other") | {"empty-dir": "one", "secret": "two"}
 
 
 def judge(requirement: str, step: str, **seen: Any) -> str:
@@ -121,7 +122,7 @@ BROKEN = {"error": "in use", "type": "System.IO.IOException"}
     ],
 )
 def test_a_volume_that_could_not_be_looked_at_hides_no_other(markers: Sequence[Any], expected: str) -> None:
-    facts = {"relativePath": dict(zip(MARKERS, markers, strict=True))}
+    facts = {"relativePath": MARKERS | dict(zip(("empty-dir", "secret"), markers, strict=True))}
     assert judge("storage/volumes/relative-path", "read", container="reader", facts=facts) == expected
 
 

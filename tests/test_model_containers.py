@@ -661,7 +661,6 @@ CHANGES: dict[str, set[str]] = {
     "network-service-logs-on-as-local-service": {"network"},
     "group-account-not-a-member": {"group"},
     "group-account-left-behind": {"users after"},
-    "group-accepted": {"group"},
     "group-runs-as-system": {"group"},
     "unknown-user-logs-on-as-system": {"unknown"},
     "no-user-logs-on-as-system": {"none"},
@@ -703,7 +702,7 @@ def test_what_has_no_rule_is_the_kubelets() -> None:
     [
         ("1.7", ["nonsense"], "no deviation is called"),
         ("1.6", ["volumes-not-bound"], "cannot be on a node of era 1.6"),
-        ("1.7", ["group-accepted"], "cannot be on a node of era 1.7"),
+        ("1.7-no-bind-filter", ["volumes-not-bound"], "cannot be on a node of era 1.7-no-bind-filter"),
         ("1.7", ["memory-limit-missing", "memory-limit-per-process"], "replace the same rule"),
     ],
 )

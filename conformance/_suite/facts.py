@@ -35,6 +35,8 @@ class NodeFacts:
     capacity_cpu: int
     taints: tuple[dict[str, str], ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
+    stated_containerd: str | None = None
+    """Its containerd version as the user states it, where the node reports none that can be read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,29 @@
 """
-Versions: bounds over Kubernetes and containerd (``Version``), what a user expects of one (``meets``), Windows builds.
+Versions: one way to read them, bounds over Kubernetes and containerd, what a user expects of one, Windows builds.
 
-``Version`` and ``meets`` read suffixes differently, each for what it decides: a bound takes ``1.7.28-gke.100`` for a
-pre-release, an expectation does not.
+Vendors put suffixes of their own behind a release: ``-azure.1``, ``-gke.1000``, ``-k3s1``, ``-eks-94953ac``,
+``+rke2r1``, ``~ds1``, ``m1``. Only alpha, beta and rc are pre-releases.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from conformance._suite.errors import Unknown
 from conformance._suite.facts import ClusterFacts, NodeFacts
 
-_SEMANTIC = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:-([0-9A-Za-z.-]+))?(?:\+[0-9A-Za-z.-]+)?")
-
-_EXPECTED = re.compile(r"v?(\d{1,9}(?:\.\d{1,9})*)(?:-([0-9A-Za-z.-]+))?(?:\+.*)?")
-_PRE_RELEASE = re.compile(r"(alpha|beta|rc)\b.*")
+_VERSION = re.compile(
+    r"v?(?P<numbers>\d{1,9}(?:\.\d{1,9})*)(?P<suffix>"
+    r"(?:[-~.]?(?P<stage>alpha|beta|rc)(?:[-.]?(?P<pre>\d{1,9}(?:\.\d{1,9})*))?(?![0-9a-z]))?"
+    # `git describe`: so many commits after that tag, and `.m` for a tree that was changed.
+    r"(?:-(?P<commits>\d{1,9})-g[0-9a-f]{3,40})?"
+    r"(?:\.m|[-~A-Za-z][0-9A-Za-z.~_-]*)?)"
+    r"(?:\+(?P<metadata>[0-9A-Za-z.+~_-]*))?"
+)
+_STAGES = ("alpha", "beta", "rc")
+_SAID = re.compile(r"\bversion:?[ \t]+v?(\d+\.\d+\S*)", re.IGNORECASE)
 _BUILD = re.compile(r"\d{1,9}(\.\d{1,9})*")
 _WINDOWS_10 = "10.0."
 
@@ -25,31 +31,62 @@ _WINDOWS_10 = "10.0."
 @dataclass(frozen=True, slots=True, order=True)
 class Version:
     """
-    A semantic version, ordered; a pre-release comes before its release. Build metadata (``+azure``) does not count.
+    A version, ordered: a pre-release comes before its release, ``1.7.0-12-gabcdef0`` (12 commits later) after it. A
+    vendor's suffix makes no difference.
     """
 
-    major: int
-    minor: int
-    patch: int
-    release: bool
-    """False for a pre-release, so that it sorts before the release."""
-    pre: tuple[tuple[int, int, str], ...] = ()
+    place: tuple[tuple[int, ...], int, tuple[int, ...], int]
+    """Where it stands: its numbers without zeros at the end, its stage, the stage's numbers, the commits since."""
+    numbers: tuple[int, ...] = field(compare=False)
+    """As many as were written: two for ``1.7``, four for the file version ``1.7.28.0``."""
+    suffix: str = field(compare=False)
+    """What follows the numbers, without build metadata (``+azure``)."""
 
     @classmethod
-    def parse(cls, text: str) -> Version:
+    def parse(cls, text: str | None) -> Version:
         """
-        Read ``1.7``, ``v1.37.2`` or ``2.3.0-beta.0+azure``. Raises Unknown for anything else.
+        Read ``1.7``, ``v1.37.2-gke.100`` or ``2.3.0-beta.0+azure``. Raises Unknown for anything else, such as a bare
+        commit, ``main`` or ``2.0.0+unknown``, which is what containerd's source says of itself.
         """
-        found = _SEMANTIC.fullmatch(text.strip())
-        if found is None:
+        version = _read(text)
+        if version is None or len(version.numbers) < 2:
             raise Unknown(f"{text!r} is not a version", "version-unreadable")
-        pre = tuple(
-            (0, int(part), "") if part.isdigit() else (1, 0, part) for part in (found[4] or "").split(".") if part
-        )
-        return cls(int(found[1]), int(found[2]), int(found[3] or 0), not pre, pre)
+        return version
+
+    @property
+    def pre_release(self) -> bool:
+        """
+        Whether it is an alpha, a beta or a release candidate.
+        """
+        return self.place[1] < len(_STAGES)
 
     def __str__(self) -> str:
-        return f"{self.major}.{self.minor}.{self.patch}" + ("" if self.release else "-pre")
+        return ".".join(map(str, self.numbers)) + self.suffix
+
+
+def _read(text: str | None) -> Version | None:
+    """
+    A version of any number of parts; None for what is none.
+    """
+    found = _VERSION.fullmatch((text or "").strip())
+    if found is None or found["metadata"] == "unknown":
+        return None
+    numbers, pre = (tuple(int(part) for part in (found[name] or "").split(".") if part) for name in ("numbers", "pre"))
+    if len(numbers) < 2 and found["suffix"]:
+        return None  # the beginning of a commit
+    significant = numbers
+    while significant and significant[-1] == 0:
+        significant = significant[:-1]
+    stage = _STAGES.index(found["stage"]) if found["stage"] else len(_STAGES)
+    return Version((significant, stage, pre, int(found["commits"] or 0)), numbers, found["suffix"])
+
+
+def said_version(text: str | None) -> Version:
+    """
+    The version in what a program prints for ``--version``. Raises Unknown when it says none.
+    """
+    found = _SAID.search(text or "")
+    return Version.parse(found[1] if found else None)
 
 
 class Bound(Protocol):
@@ -101,33 +138,42 @@ class Containerd:
 
 def containerd_version(node: NodeFacts) -> Version:
     """
-    Read the node's containerd version. Raises Unknown for another runtime or an unreadable version.
+    The node's containerd version: as it is read from the node, or as the user states it. Raises Unknown for another
+    runtime, and for a version that cannot be read and is not stated.
     """
     runtime, _, version = node.container_runtime.partition("://")
     if runtime != "containerd":
         raise Unknown(f"the container runtime of {node.name} is {node.container_runtime!r}", "runtime-unknown")
-    return Version.parse(version)
+    return Version.parse(node.stated_containerd or version)
+
+
+def unreadable(node: NodeFacts) -> Unknown | None:
+    """
+    Why it cannot be told which requirements hold for a node; None where it can.
+    """
+    try:
+        containerd_version(node)
+    except Unknown as unknown:
+        return unknown
+    return None
 
 
 def is_version(text: str) -> bool:
     """
     Whether ``meets`` can read it: ``1.7``, ``v1.33.2-gke.100``, ``20348.2700``.
     """
-    return _EXPECTED.fullmatch(text) is not None
+    return _read(text) is not None
 
 
 def meets(found: str, expected: str) -> bool:
     """
-    Whether a version begins with the expected components. ``+azure`` does not count; a pre-release (``-rc.1``) meets
-    only an expectation that names it, another suffix (``-gke.100``) any that does not name another.
+    Whether a version begins with the expected components. A pre-release (``-rc.1``) meets only an expectation that
+    names it, another suffix (``-gke.100``) any that does not name another; ``+azure`` does not count.
     """
-    has, wants = _EXPECTED.fullmatch(found), _EXPECTED.fullmatch(expected.removeprefix(_WINDOWS_10))
-    if has is None or wants is None:
+    has, wants = _read(found), _read(expected.removeprefix(_WINDOWS_10))
+    if has is None or wants is None or has.numbers[: len(wants.numbers)] != wants.numbers:
         return False
-    numbers, wanted = (text.split(".") for text in (has[1], wants[1]))
-    if [int(part) for part in numbers[: len(wanted)]] != [int(part) for part in wanted]:
-        return False
-    return wants[2] == has[2] if wants[2] else not _PRE_RELEASE.fullmatch(has[2] or "")
+    return wants.suffix == has.suffix if wants.suffix else not has.pre_release
 
 
 def is_build(text: str) -> bool:

@@ -5,9 +5,7 @@ A CPU limit is the hard cap of the container's job object.
 from __future__ import annotations
 
 from conformance import Containerd, Defect, Observation, Requirement, check
-
-LIMIT_MILLICORES = 700
-"""The limit in the workload's manifest."""
+from conformance.resources.limits import millicores
 
 # https://learn.microsoft.com/windows/win32/api/winnt/ns-winnt-jobobject_cpu_rate_control_information
 ENABLED, HARD_CAP = 0x1, 0x4
@@ -25,10 +23,11 @@ def test_the_cpu_limit_is_the_jobs(observation: Observation) -> None:
     """
     Windows counts in hundredths of a percent of all processors, 1 to 10000.
     """
-    cpu = observation.step("limits").probe("cpu")["cpu"]
+    step = observation.step("limits")
+    cpu = step.probe("cpu")["cpu"]
     capped = cpu["controlFlags"] & (ENABLED | HARD_CAP) == ENABLED | HARD_CAP
     seen = cpu["cpuRate"] if capped else "no hard cap"
-    assert seen == min(max(10 * LIMIT_MILLICORES // observation.node.capacity_cpu, 1), 10000)
+    assert seen == min(max(10 * millicores(step, "cpu") // observation.node.capacity_cpu, 1), 10000)
 
 
 LIMIT_MISSING = Defect(

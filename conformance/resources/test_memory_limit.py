@@ -7,20 +7,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from conformance import Containerd, Defect, Observation, Requirement, Unknown, check
+from conformance.resources.limits import mebibytes
 
 if TYPE_CHECKING:
     from conformance._suite.observation import Facts
 
 SOURCE = "https://kubernetes.io/docs/tasks/configure-pod-container/create-hostprocess-pod/#resource-limits"
 
-LIMIT_MEBIBYTES = 512
-"""The limit in the workload's manifest."""
-
 # https://learn.microsoft.com/windows/win32/api/winnt/ns-winnt-jobobject_basic_limit_information
 PROCESS_MEMORY, JOB_MEMORY = 0x100, 0x200
 
 
-def stopped_by_this_limit(mebibytes: int) -> None:
+def stopped_by_this_limit(allocated: int, limit: int) -> None:
     """
     Raises Unknown when a refusal came with less than half of the limit allocated: then something else was used up, such
     as the node's own memory and page file.
@@ -28,10 +26,8 @@ def stopped_by_this_limit(mebibytes: int) -> None:
     Each PowerShell itself takes 60 to 100 MiB of the limit, and the probe leaves a block or two of 16: one process gets
     384 to 432 of the 512 MiB, a parent with its child 288 to 368, which is never all of it and always more than half.
     """
-    if mebibytes < LIMIT_MEBIBYTES / 2:
-        raise Unknown(
-            f"refused far below the limit: with {mebibytes} of {LIMIT_MEBIBYTES} MiB allocated", "other-limit"
-        )
+    if allocated < limit / 2:
+        raise Unknown(f"refused far below the limit: with {allocated} of {limit} MiB allocated", "other-limit")
 
 
 LIMIT_IS_THE_JOBS = Requirement(
@@ -47,13 +43,14 @@ def test_the_memory_limit_is_the_jobs(observation: Observation) -> None:
     """
     Windows tells a process the limits of the job it is in, in bytes; one for each process is another limit.
     """
-    memory = observation.step("limits").probe("alone")["memory"]
+    step = observation.step("limits")
+    memory = step.probe("alone")["memory"]
     flags = memory["limitFlags"]
     seen = {
         "limit of the job": memory["jobMemoryLimit"] if flags & JOB_MEMORY else None,
         "limit of each process": memory["processMemoryLimit"] if flags & PROCESS_MEMORY else None,
     }
-    assert seen == {"limit of the job": LIMIT_MEBIBYTES * 1024 * 1024, "limit of each process": None}
+    assert seen == {"limit of the job": mebibytes(step, "alone") * 1024 * 1024, "limit of each process": None}
 
 
 ONE_PROCESS = Requirement(
@@ -69,10 +66,12 @@ def test_one_process_is_stopped_at_the_limit(observation: Observation) -> None:
     """
     The process asks for half as much again as the limit, and Windows refuses before the limit is passed.
     """
-    allocation = observation.step("limits").probe("alone")["allocation"]
+    step = observation.step("limits")
+    limit = mebibytes(step, "alone")
+    allocation = step.probe("alone")["allocation"]
     assert allocation["outcome"] == "refused"
-    stopped_by_this_limit(allocation["mebibytes"])
-    assert allocation["mebibytes"] < LIMIT_MEBIBYTES
+    stopped_by_this_limit(allocation["mebibytes"], limit)
+    assert allocation["mebibytes"] < limit
 
 
 PARENT_AND_CHILD = Requirement(
@@ -88,14 +87,16 @@ def test_parent_and_child_are_stopped_together(observation: Observation) -> None
     """
     Each asks for less than the limit, both for more; the parent holds its share while the child asks.
     """
-    family = observation.step("limits").probe("family")
+    step = observation.step("limits")
+    limit = mebibytes(step, "family")
+    family = step.probe("family")
     parent: Facts = family["allocation"]
     if parent["outcome"] != "complete":
         raise Unknown(f"the parent itself got only {parent['mebibytes']} MiB", "parent-refused")
     child: Facts = family["child"]
     assert child["outcome"] == "refused"
-    stopped_by_this_limit(parent["mebibytes"] + child["mebibytes"])
-    assert parent["mebibytes"] + child["mebibytes"] < LIMIT_MEBIBYTES
+    stopped_by_this_limit(parent["mebibytes"] + child["mebibytes"], limit)
+    assert parent["mebibytes"] + child["mebibytes"] < limit
 
 
 LIMIT_MISSING = Defect(

@@ -68,7 +68,7 @@ AT_MOUNT_PATH = Requirement(
     r"The pod's token is at c:\var\run\secrets\kubernetes.io\serviceaccount, and the same path with forward slashes "
     "and no drive leads to it.",
     source=f"{PAGE}#containerd-v1-7-and-greater",
-    since=[Containerd("1.7")],
+    since=[Containerd("1.7.0-alpha.1")],
 )
 
 

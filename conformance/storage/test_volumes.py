@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from conformance._suite.observation import Facts
 
+KINDS = ("config-map", "downward-api", "empty-dir", "host-path", "projected", "secret")
+"""Every kind of volume that is looked at; what saw fewer of them proves nothing about every kind."""
+
 PAGE = "https://kubernetes.io/docs/tasks/configure-pod-container/create-hostprocess-pod/"
 
 
@@ -30,6 +33,16 @@ def looked_at(found: Facts, names: Iterable[str]) -> tuple[dict[str, Any], Unkno
     return seen, trouble
 
 
+def markers_of(observation: Observation) -> dict[str, str]:
+    """
+    The text that was put into each kind of volume. Raises Unknown when a kind is missing.
+    """
+    markers: dict[str, str] = observation.parameters["markers"]
+    if missing := [kind for kind in KINDS if not markers.get(kind)]:
+        raise Unknown(f"nothing was put into volumes of the kind {', '.join(missing)}", "kinds-missing")
+    return markers
+
+
 def markers_read(observation: Observation, by: str) -> dict[str, Any]:
     """
     What was read from each kind of volume by one way of naming paths. Raises Unknown when the markers of emptyDir and
@@ -38,7 +51,7 @@ def markers_read(observation: Observation, by: str) -> dict[str, Any]:
     """
     step = observation.step("read")
     _ = step.probe("writer")["written"]
-    markers = observation.parameters["markers"]
+    markers = markers_of(observation)
     seen, trouble = looked_at(step.probe("reader")[by], markers)
     if trouble is not None and seen == {name: markers[name] for name in seen}:
         raise trouble
@@ -58,7 +71,7 @@ def test_volumes_are_below_the_sandbox_mount_point(observation: Observation) -> 
     """
     Each kind of volume carries a marker that is random for the run.
     """
-    assert markers_read(observation, "belowSandboxMountPoint") == observation.parameters["markers"]
+    assert markers_read(observation, "belowSandboxMountPoint") == markers_of(observation)
 
 
 RELATIVE_PATH = Requirement(
@@ -74,14 +87,14 @@ def test_volumes_are_at_their_relative_paths(observation: Observation) -> None:
     """
     The pod sets no workingDir and neither does its image: the runtime's default is what makes the path work.
     """
-    assert markers_read(observation, "relativePath") == observation.parameters["markers"]
+    assert markers_read(observation, "relativePath") == markers_of(observation)
 
 
 AT_MOUNT_PATH_WITH_DRIVE = Requirement(
     "storage/volumes/at-mount-path-with-drive",
     r"Every kind of volume is readable at its mountPath, as in C:\etc\settings.",
     source=f"{PAGE}#containerd-v1-7-and-greater",
-    since=[Containerd("1.7")],
+    since=[Containerd("1.7.0-alpha.1")],
 )
 
 
@@ -90,7 +103,7 @@ def test_volumes_are_at_a_mount_path_with_a_drive(observation: Observation) -> N
     """
     The path is the manifest's, letter for letter.
     """
-    assert markers_read(observation, "mountPathWithDrive") == observation.parameters["markers"]
+    assert markers_read(observation, "mountPathWithDrive") == markers_of(observation)
 
 
 AT_MOUNT_PATH_WITH_SLASHES = Requirement(
@@ -98,7 +111,7 @@ AT_MOUNT_PATH_WITH_SLASHES = Requirement(
     "Every kind of volume is readable at its mountPath where that has forward slashes and no drive, as in "
     "/etc/settings.",
     source=f"{PAGE}#containerd-v1-7-and-greater",
-    since=[Containerd("1.7")],
+    since=[Containerd("1.7.0-alpha.1")],
 )
 
 
@@ -107,7 +120,7 @@ def test_volumes_are_at_a_mount_path_with_slashes(observation: Observation) -> N
     """
     The same volumes, mounted a second time: manifests that serve Linux and Windows write paths this way.
     """
-    assert markers_read(observation, "mountPathWithSlashes") == observation.parameters["markers"]
+    assert markers_read(observation, "mountPathWithSlashes") == markers_of(observation)
 
 
 CONFIG_MAP_NOT_MOUNTED = Defect(

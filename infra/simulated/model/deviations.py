@@ -180,11 +180,6 @@ def _empty_is_system(era: Era, accounts: Accounts) -> Token:
     return accounts.service_token(SYSTEM)
 
 
-def _any_group(era: Era, accounts: Accounts, user: str) -> Group | None:
-    del era
-    return accounts.group(user)
-
-
 def _no_group(era: Era, accounts: Accounts, user: str) -> None:
     del era, accounts, user
 
@@ -341,12 +336,6 @@ DEVIATIONS = {
             "The ephemeral account of a local group stays when its container is gone.",
             GROUPS,
             {"remove_account": _leave_account},
-        ),
-        Deviation(
-            "group-accepted",
-            "A local group is accepted as a user, though the runtime is too old for it.",
-            ALL - GROUPS,
-            {"group_of": _any_group},
         ),
         Deviation(
             "unknown-user-logs-on-as-system",
