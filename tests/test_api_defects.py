@@ -115,6 +115,7 @@ def observed(answers: dict[str, Answer]) -> Observation:
             "reason": answer.body.get("reason"),
             "message": answer.body.get("message"),
             "causes": answer.body.get("details", {}).get("causes", []),
+            "changed": answer.body.get("changed"),
         }
         for name, answer in answers.items()
     ]
@@ -170,12 +171,63 @@ def test_a_cause_too_many_is_red(name: str, request_name: str) -> None:
     assert red(observed({one: validated(causes) for one, causes in said.items()})) == {name}
 
 
-@pytest.mark.parametrize("answer", [Answer(403, {"message": "a webhook"}), Answer(404, {"reason": "NotFound"})])
+MIXED_SPEC = f"spec: {MIXED}"
+POLICY = "ValidatingAdmissionPolicy 'owners' with binding 'owners' denied request: a DaemonSet needs an owner"
+WEBHOOK = 'admission webhook "guard.example" denied the request: [spec.hostNetwork: not here]'
+
+
+def denial(message: str, **cause: str) -> Answer:
+    """
+    An Invalid that is not validation's.
+    """
+    causes = [{"message": message, **cause}]
+    return Answer(422, {"message": message, "reason": "Invalid", "details": {"causes": causes}})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(403, {"message": "a webhook"}),
+        Answer(404, {"reason": "NotFound"}),
+        denial(f'daemonsets.apps "x" is forbidden: {POLICY}'),
+        denial("in other words"),
+        denial(WEBHOOK, field="spec.hostNetwork"),
+        Answer(422, {"message": "nothing more", "reason": "Invalid"}),
+    ],
+)
 def test_an_answer_of_somebody_else_proves_nothing(answer: Answer) -> None:
     answers = {name: validated(said) for name, said in DOCUMENTED.items()} | {"ephemeral": answer}
     for _, judge in RULES.values():
         with pytest.raises(Unknown, match="ephemeral: neither validated nor admitted"):
             judge(observed(answers))
+
+
+def test_what_is_made_of_another_object_proves_nothing() -> None:
+    """
+    A webhook that leaves pods with the host's network alone shows where a pod without it passes: in the others it may
+    have put a container of another kind, for which they are refused.
+    """
+    changed = {"changed": ["adds spec.initContainers[istio-init]"]}
+    answers = {name: validated(said) for name, said in DOCUMENTED.items()}
+    answers |= {"off-everywhere": Answer(201, changed), "no-host-network-pod-level": validated([MIXED_SPEC])}
+    for _, judge in RULES.values():
+        with pytest.raises(Unknown, match=r"off-everywhere: .*adds spec.initContainers\[istio-init\]") as unknown:
+            judge(observed(answers))
+        assert unknown.value.code == "pod-changed"
+
+
+@pytest.mark.parametrize("level", ["baseline", "restricted"])
+@pytest.mark.parametrize("version", ["v1.23", "v1.24", "latest"])
+def test_an_ordinary_pod_that_is_refused_is_a_control_that_failed(level: str, version: str) -> None:
+    judge = getattr(test_pod_security, f"test_{level}_refuses")
+    violates = f'pods "p" is forbidden: violates PodSecurity "{level}:{version}": '
+    host_process = Answer(403, {"message": f"{violates}hostProcess (pod must not set it)"})
+    answers = {f"{level}-{where}-level": host_process for where in ("pod", "container")}
+    judge(observed({**answers, f"{level}-ordinary": Answer(201, {})}))
+    refused = Answer(403, {"message": f"{violates}allowPrivilegeEscalation != false"})
+    with pytest.raises(Unknown, match="an ordinary pod is refused") as unknown:
+        judge(observed({**answers, f"{level}-ordinary": refused}))
+    assert unknown.value.code == "control-refused"
 
 
 @pytest.mark.parametrize("level", ["baseline", "restricted"])

@@ -132,7 +132,7 @@ MAIN = ["spec", "containers", 0]
     ("path", "value", "said"),
     [
         ([*MAIN, "image"], "mirror/x:1", "changes spec.containers[main].image"),
-        ([*MAIN, "command"], ["other.exe"], "changes spec.containers[main].command"),
+        ([*MAIN, "command"], ["other.exe"], "changes spec.containers[main].command[0]"),
         ([*MAIN, "args"], None, "takes away spec.containers[main].args"),
         ([*MAIN, "securityContext"], {"windowsOptions": {}}, "adds spec.containers[main].securityContext"),
         ([*MAIN, "volumeMounts"], [{"name": "v", "mountPath": "/v"}], "adds spec.containers[main].volumeMounts[v]"),
@@ -148,6 +148,19 @@ MAIN = ["spec", "containers", 0]
         (["spec", "initContainers"], [{"name": "first"}], "adds spec.initContainers[first]"),
         (["spec", "volumes"], [{"name": "v", "emptyDir": {}}], "adds spec.volumes[v]"),
         (["metadata", "labels", "ours"], "theirs", "changes metadata.labels.ours"),
+        (["metadata", "annotations"], {"io.microsoft.container.processdumplocation": "C:\\d"},
+         "adds metadata.annotations.io.microsoft.container.processdumplocation"),
+        (["metadata", "annotations"], {"microsoft.com/hostprocess-inherit-user": "true"},
+         "adds metadata.annotations.microsoft.com/hostprocess-inherit-user"),
+        (["metadata", "annotations"], {"microsoft.com/disable-hostprocess-container": "true"},
+         "adds metadata.annotations.microsoft.com/disable-hostprocess-container"),
+        ([*MAIN, "resources"], {"limits": {"memory": "64Mi"}}, "adds spec.containers[main].resources.limits.memory"),
+        ([*MAIN, "env", "+"], {"name": "Path", "value": "C:\\x"}, "adds spec.containers[main].env[Path]"),
+        ([*MAIN, "ports"], [{"containerPort": 80}], "adds spec.containers[main].ports"),
+        (["spec", "overhead"], {"memory": "1Gi"}, "adds spec.overhead"),
+        (["spec", "resources"], {"limits": {"memory": "1Gi"}}, "adds spec.resources"),
+        (["spec", "restartPolicy"], "Always", "changes spec.restartPolicy"),
+        (["spec", "os"], None, "takes away spec.os"),
     ],
 )  # fmt: skip
 def test_a_change_that_makes_another_pod_of_it(path: list[Any], value: Any, said: str) -> None:
@@ -161,12 +174,24 @@ def test_a_change_that_makes_another_pod_of_it(path: list[Any], value: Any, said
 
 
 @pytest.mark.parametrize(
+    ("server", "excused"), [("v1.23.17-eks-1", True), ("v1.24.0", False), ("v1.37.2", False), ("unknown", False)]
+)
+def test_only_an_api_server_that_does_not_know_the_field_may_drop_it(server: str, excused: bool) -> None:
+    sent = host_process_pod(None, "x:1")
+    answered = admitted(sent)
+    del answered["spec"]["os"]
+    assert changes(sent, answered, server) == ([] if excused else ["takes away spec.os"], [])
+
+
+@pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        (["metadata", "labels"], {"a": "b"}, "adds metadata.labels"),
-        (["metadata", "annotations"], {"a": "b"}, "adds metadata.annotations"),
+        (["metadata", "labels"], {"a": "b"}, "adds metadata.labels.a"),
+        (["metadata", "annotations"], {"a": "b"}, "adds metadata.annotations.a"),
         ([*MAIN, "env", "+"], {"name": "PROXY", "value": "x"}, "adds spec.containers[main].env[PROXY]"),
-        ([*MAIN, "resources"], {"limits": {"cpu": "1"}}, "adds spec.containers[main].resources"),
+        ([*MAIN, "resources"], {"limits": {"cpu": "1"}}, "adds spec.containers[main].resources.limits.cpu"),
+        ([*MAIN, "resources"], {"limits": {"memory": "256Mi"}}, "adds spec.containers[main].resources.limits.memory"),
+        ([*MAIN, "resources"], {"requests": {"cpu": "1"}}, "adds spec.containers[main].resources.requests.cpu"),
         (["spec", "tolerations", "+"], {"key": "os", "operator": "Exists"}, "adds spec.tolerations[os]"),
     ],
 )
@@ -622,5 +647,5 @@ def test_a_webhook_that_adds_a_label_is_only_mentioned(pools: Pools, tmp_path: P
     label = patched({"op": "add", "path": "/metadata/labels", "value": {"seen-by": "webhook"}})
     assert seen_under(pools, tmp_path, label) == (
         [],
-        ["admission in namespace hooked changes pods: adds metadata.labels"],
+        ["admission in namespace hooked changes pods: adds metadata.labels.seen-by"],
     )

@@ -291,13 +291,14 @@ class DefectProxy:
 
     async def _admitted(self, asked: Asked) -> Answer:
         """
-        What an API server answers that has taken the request: the object as sent, or, to a patch, as it is.
+        What an API server answers that has taken the request: the object as sent, or, to a patch, as it then is.
         """
         if asked.method == "POST":
             return Answer(HTTPStatus.CREATED, asked.body or {})
         path = asked.path.removesuffix("/ephemeralcontainers")
         async with self._session.get(self._url(path)) as current:
-            return Answer(HTTPStatus.OK, await current.json())
+            pod = await current.json()
+        return Answer(HTTPStatus.OK, {**pod, "spec": {**pod.get("spec", {}), **(asked.body or {}).get("spec", {})}})
 
     async def _stream(
         self, request: web.Request, upstream: aiohttp.ClientResponse, chunks: AsyncIterator[bytes]

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from conformance._suite import expiry
+from conformance._suite.preflight.changes import changes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,19 +72,24 @@ async def send_request(cluster: Cluster, stage: Stage, request: Mapping[str, Any
         request.get("method", "POST"),
         path,
         item,
+        compared=True,
         query=query,
         content_type=request.get("contentType", "application/json"),
     )
 
 
-async def send(cluster: Cluster, name: str, method: str, path: str, body: object, **options: Any) -> dict[str, Any]:
+async def send(
+    cluster: Cluster, name: str, method: str, path: str, body: Any, *, compared: bool = False, **options: Any
+) -> dict[str, Any]:
     """
-    Send a request; the answer as evidence keeps it, under a name. ``options`` are those of ``Cluster.request``.
+    Send a request; the answer as evidence keeps it, under a name. With ``compared`` it holds, as ``changed``, what
+    admission did to what was sent that makes another object of it. ``options`` are those of ``Cluster.request``.
     """
     query = options.get("query") or {}
     shown = f"{method} {path}" + ("?" + "&".join(f"{k}={v}" for k, v in query.items()) if query else "")
     answer = await cluster.request(method, path, body, **options)
     status = answer.status
+    changed = changes(body, answer.body)[0] if compared and 200 <= answer.code < 300 else []
     return {
         "name": name,
         "request": shown,
@@ -93,4 +99,5 @@ async def send(cluster: Cluster, name: str, method: str, path: str, body: object
         "causes": list((status.get("details") or {}).get("causes") or ()),
         "warnings": list(answer.warnings),
         "body": None if isinstance(answer.body, dict) else answer.body,
+        **({"changed": changed} if changed else {}),
     }

@@ -17,6 +17,7 @@ from conformance._suite.errors import TargetError
 from conformance._suite.observe import cleanup, collecting, manifests, requests
 from conformance._suite.observe.awaiting import Awaiting, Patience
 from conformance._suite.observe.plan import Trouble
+from conformance._suite.preflight.changes import changes
 from conformance._suite.waiting import TryAgainError, forget_cancellation, persistently
 from conformance._suite.workload import BASE_IMAGE
 
@@ -165,11 +166,14 @@ class WorkloadRun:
             code, message = "deadline", f"not {step.until} within {limit:g} s: {known}"
             if self._node in shared.vanished:  # its timers were made to run out
                 code, message = _VANISHED
+            elif changed := self._changed(record):
+                code, message = changed
             record["trouble"] = {"code": code, "message": message}
             raise Trouble(code, message) from None
         except Trouble as error:
-            record["trouble"] = {"code": error.code, "message": str(error)}
-            raise
+            code, message = self._changed(record) or (error.code, str(error))
+            record["trouble"] = {"code": code, "message": message}
+            raise Trouble(code, message) from error
         except (TargetError, RefusedError) as error:
             record["trouble"] = {"code": "no-answer", "message": str(error)}
             raise Trouble("no-answer", str(error)) from error
@@ -234,8 +238,22 @@ class WorkloadRun:
         if step.proxy:
             record["api"].append(await collecting.ask_through_proxy(cluster, step, record))
         collecting.snapshot(shared.seen, record, self._owner, self._node, keep=True)
+        if changed := self._changed(record):
+            raise Trouble(*changed)
         if step.delete_after:
             await self._delete_pod(self._owner)
+
+    def _changed(self, record: dict[str, Any]) -> tuple[str, str] | None:
+        """
+        What admission made of the pod that was sent, as a code and words, where that is another pod: what becomes of
+        it says nothing about the one that was meant.
+        """
+        pod, node = record["kubernetes"]["pod"], self._work.node
+        if pod is None or node is None or not record["sent"]:
+            return None
+        sent = manifests.part_of(record["sent"][-1], node)
+        harmful, _ = changes(sent, pod, self._shared.plan.cluster.server_version)
+        return ("pod-changed", f"admission made another pod of it: {', '.join(harmful)}") if harmful else None
 
     def _create(self, step: Step, documents: list[dict[str, Any]]) -> Creating:
         shared = self._shared

@@ -7,55 +7,134 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from conformance._suite.versions import numbers_in
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+_CONTAINER = r"spec\.(?:containers|initContainers|ephemeralContainers)\[[^]]*\]"
 _DEFAULTED = re.compile(
     r"metadata\.(uid|namespace|creationTimestamp|generation|resourceVersion|managedFields|selfLink)"
+    # What the DaemonSet controller gives the pods that it makes of a template.
+    r"|metadata\.(name|generateName|ownerReferences.*|labels\.(controller-revision-hash|pod-template-generation))"
     r"|spec\.(dnsPolicy|serviceAccount|serviceAccountName|schedulerName|priority|preemptionPolicy|enableServiceLinks)"
-    r"|spec\.imagePullSecrets(\[.*\])?"
-    r"|spec\.tolerations\[node\.kubernetes\.io/(not-ready|unreachable)\]"
-    r"|spec\.containers\[[^]]*\]\.(imagePullPolicy|terminationMessagePath|terminationMessagePolicy)"
-    r"|status"
+    r"|spec\.nodeName|spec\.imagePullSecrets(\[.*\])?"
+    r"|spec\.tolerations\[node\.kubernetes\.io/.*\]"
+    r"|spec\.volumes\[[^]]*\]\.(secret|configMap|projected|downwardAPI)\.defaultMode|.*\.fieldRef\.apiVersion"
+    rf"|{_CONTAINER}\.(imagePullPolicy|terminationMessagePath|terminationMessagePolicy)"
+    # The service account's token.
+    rf"|(spec\.volumes|{_CONTAINER}\.volumeMounts)\[kube-api-access-[^]]*\]"
+    r"|status|status\..*"
 )
 """What every API server adds to a pod as the suite's are."""
+_DEFAULTS: dict[str, object] = {"spec.restartPolicy": "Always", "spec.terminationGracePeriodSeconds": 30}
 _HARMFUL = re.compile(
-    r"spec\.((containers|initContainers|ephemeralContainers)\[[^]]*\]"
-    r"|containers\[[^]]*\]\.(image|command|args|securityContext|workingDir|volumeMounts|volumeDevices|lifecycle"
-    r"|livenessProbe|readinessProbe|startupProbe|envFrom|restartPolicy)\b.*"
-    r"|(volumes|hostNetwork|hostPID|hostIPC|hostUsers|nodeName|os|runtimeClassName|securityContext|nodeSelector|affinity"
-    r"|schedulingGates|hostAliases|hostname|activeDeadlineSeconds)\b.*)"
+    rf"{_CONTAINER}"
+    rf"|{_CONTAINER}\.(image|command|args|securityContext|workingDir|volumeMounts|volumeDevices|lifecycle|livenessProbe"
+    r"|readinessProbe|startupProbe|envFrom|ports|restartPolicy|restartPolicyRules|resizePolicy|tty|stdin)\b.*"
+    # From which Windows finds programs and PowerShell its modules, and what tells a probe who it is.
+    rf"|{_CONTAINER}\.env\[(?i:path|pathext|psmodulepath|comspec|systemroot|systemdrive|windir|temp|tmp|userprofile"
+    r"|container_sandbox_mount_point|probe|role|task|stay|nonce)\].*"
+    r"|spec\.(volumes|hostNetwork|hostPID|hostIPC|hostUsers|os|runtimeClassName|securityContext|nodeSelector"
+    r"|affinity|schedulingGates|hostAliases|hostname|activeDeadlineSeconds|restartPolicy|shareProcessNamespace|overhead"
+    r"|resources|resourceClaims)\b.*"
+    # What the runtime, or its shim, takes orders from.
+    r"|metadata\.annotations\.(io\.microsoft\.|microsoft\.com/(hostprocess-|disable-hostprocess-container)).*"
 )
 """What, when it is added, makes another pod of it."""
+_HARMLESS = re.compile(rf"{_CONTAINER}\.resources\.requests\b.*|spec\.automountServiceAccountToken")
+"""
+What may even be changed: a request is the scheduler's, no limit; and the token is looked for by where it is mounted.
+"""
+_LEAVES = re.compile(rf"metadata\.(labels|annotations)|{_CONTAINER}\.resources(\.(limits|requests))?")
+"""What is looked at key by key even where nothing was sent."""
+_MEMORY_LIMIT = re.compile(rf"{_CONTAINER}\.resources\.limits\.memory")
+_ROOMY = 256 * 2**20
+"""A memory limit that leaves a container room; PowerShell takes 60 to 100 MiB, and a probe has to work in it."""
+_QUANTITY = re.compile(r"(\d+)(Ki|Mi|Gi|Ti|k|M|G|T)?")
+_UNITS = {"": 1} | {f"{unit}i": 1024**power for power, unit in enumerate("KMGT", 1)} | {
+    unit: 1000**power for power, unit in enumerate("kMGT", 1)
+}  # fmt: skip
+TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
-def changes(sent: Mapping[str, Any], answered: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def changes(sent: Mapping[str, Any], answered: Mapping[str, Any], server: str = "") -> tuple[list[str], list[str]]:
     """
-    What admission did to a pod, by JSON path: what makes another pod of it, and what does not. Whatever was sent and
-    came back otherwise makes another pod of it.
+    What admission did to a pod (a DaemonSet's template, ephemeral containers that are patched into a pod), by JSON
+    path: what makes another pod of it, and what does not. Whatever was sent and came back otherwise makes another pod
+    of it. ``answered`` is the API's object; of a DaemonSet it may be a pod. ``server`` is the API server's version.
     """
+    sent, answered = _pod(sent), _pod(answered)
+    if sent.keys() == {"spec"}:  # a patch
+        answered = {"spec": {key: answered["spec"].get(key) for key in sent["spec"]}}
     harmful: list[str] = []
     harmless: list[str] = []
     for sign, path, value in _differences("", sent, answered):
-        # Nothing in it, nothing added; and before Kubernetes 1.24 spec.os is not known.
-        if (sign == "adds" and (value == {} or _DEFAULTED.fullmatch(path))) or (sign, path) == (
-            "takes away",
-            "spec.os",
-        ):
+        if (sign == "adds" and _is_default(path, value, answered)) or _is_unknown(sign, path, server):
             continue
-        (harmful if sign != "adds" or _HARMFUL.fullmatch(path) else harmless).append(f"{sign} {path}")
+        (harmful if _is_harmful(sign, path, value) else harmless).append(f"{sign} {path}")
+    if sent["spec"].get("automountServiceAccountToken"):
+        harmful += [
+            f"takes away spec.containers[{container['name']}].volumeMounts[the account's token]"
+            for container in answered["spec"]["containers"]
+            if TOKEN_PATH not in {mount["mountPath"] for mount in container.get("volumeMounts") or ()}
+        ]
     return harmful, harmless
+
+
+def _pod(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """
+    A pod as it is; of a DaemonSet the pod that its template describes.
+    """
+    template = document["spec"].get("template")
+    return template if isinstance(template, dict) else document
+
+
+def _is_default(path: str, value: Any, answered: Mapping[str, Any]) -> bool:
+    """
+    Whether an API server adds this to every pod that says nothing else.
+    """
+    if path in _DEFAULTS:
+        return bool(_DEFAULTS[path] == value)
+    if path.endswith(".hostPath.type"):
+        return not value
+    # A request that is not there is the limit's.
+    container, request, resource = path.partition(".resources.requests.")
+    if request:
+        for one in [*answered["spec"].get("initContainers", ()), *answered["spec"].get("containers", ())]:
+            if container.endswith(f"[{one['name']}]") and one["resources"].get("limits", {}).get(resource) == value:
+                return True
+    return value in ({}, None) or _DEFAULTED.fullmatch(path) is not None
+
+
+def _is_unknown(sign: str, path: str, server: str) -> bool:
+    """
+    Whether the API server does not know the field yet.
+    """
+    return (sign, path) == ("takes away", "spec.os") and (1, 0) <= numbers_in(server)[:2] < (1, 24)
+
+
+def _is_harmful(sign: str, path: str, value: Any) -> bool:
+    if _HARMLESS.fullmatch(path):
+        return False
+    if _MEMORY_LIMIT.fullmatch(path) and sign == "adds":
+        read = _QUANTITY.fullmatch(str(value))
+        return read is None or int(read[1]) * _UNITS[read[2] or ""] < _ROOMY
+    return sign != "adds" or _HARMFUL.fullmatch(path) is not None
 
 
 def _differences(path: str, sent: Any, answered: Any) -> Iterator[tuple[str, str, Any]]:
     """
-    Each difference: what was done, where, and the value now. Items of a list are known by their name or key.
+    Each difference: what was done, where, and the value now. Items of a list are known by their name or key, or, where
+    they have none and are as many as before, by their place.
     """
-    if isinstance(sent, list) and isinstance(answered, list) and _named(sent + answered):
-        sent, answered = ({_name(item): item for item in items} for items in (sent, answered))
+    step = ("{}.{}" if path else "{}{}").format
+    if isinstance(sent, list) and isinstance(answered, list):
         step = "{}[{}]".format
-    else:
-        step = ("{}.{}" if path else "{}{}").format
+        if _named(sent + answered):
+            sent, answered = _by_name(sent), _by_name(answered)
+        elif len(sent) == len(answered):
+            sent, answered = dict(enumerate(sent)), dict(enumerate(answered))
     if not (isinstance(sent, dict) and isinstance(answered, dict)):
         if sent != answered:
             yield "changes", path, answered
@@ -68,13 +147,22 @@ def _differences(path: str, sent: Any, answered: Any) -> Iterator[tuple[str, str
             yield "takes away", below, None
         elif isinstance(now, list) and now and _named(now):
             yield from _differences(below, [], now)
+        elif isinstance(now, dict) and _LEAVES.fullmatch(below):
+            yield from _differences(below, {}, now)
         else:
             yield "adds", below, now
 
 
 def _named(items: Sequence[Any]) -> bool:
-    return all(isinstance(item, dict) and ("name" in item or "key" in item) for item in items)
+    return all(isinstance(item, dict) and item.keys() & {"name", "key", "operator"} for item in items)
 
 
-def _name(item: Mapping[str, Any]) -> str:
-    return str(item["name"] if "name" in item else item["key"])
+def _by_name(items: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """
+    The items by their names; one that a name is not enough for by where it is mounted, or what it tolerates, as well.
+    """
+    names = [str(item.get("name", item.get("key", "*"))) for item in items]
+    return {
+        name if names.count(name) == 1 else f"{name} {item.get('mountPath') or item.get('effect')}": item
+        for name, item in zip(names, items, strict=True)
+    }
