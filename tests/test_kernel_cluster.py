@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from aiohttp import web
 
 from conformance._suite import cluster as of_cluster
 from conformance._suite import watch as module
-from conformance._suite.cluster import Cluster
+from conformance._suite.cluster import Cluster, RefusedError
 from conformance._suite.errors import TargetError
 from conformance._suite.kubeconfig import find_kubeconfig
 from conformance._suite.watch import Watched, keep_watching
@@ -31,7 +32,7 @@ def _pod(name: str, version: int) -> dict[str, Any]:
     return {"metadata": {"name": name, "uid": f"uid-{name}", "resourceVersion": str(version)}}
 
 
-def _kubeconfig(folder: Path, url: str) -> Path:
+def _kubeconfig(folder: Path, url: str, user: dict[str, Any] | None = None) -> Path:
     path = folder / "kubeconfig"
     path.write_text(
         json.dumps(
@@ -40,7 +41,7 @@ def _kubeconfig(folder: Path, url: str) -> Path:
                 "kind": "Config",
                 "current-context": "x",
                 "clusters": [{"name": "x", "cluster": {"server": url}}],
-                "users": [{"name": "x", "user": {"token": "t"}}],
+                "users": [{"name": "x", "user": user or {"token": "t"}}],
                 "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
             }
         )
@@ -52,6 +53,7 @@ async def _serve(
     folder: Path,
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     use: Callable[[Cluster], Awaitable[None]],
+    user: dict[str, Any] | None = None,
 ) -> None:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
@@ -61,10 +63,59 @@ async def _serve(
     await site.start()
     port = runner.addresses[0][1]
     try:
-        async with await Cluster.connect(_kubeconfig(folder, f"http://127.0.0.1:{port}")) as cluster:
+        async with await Cluster.connect(_kubeconfig(folder, f"http://127.0.0.1:{port}", user)) as cluster:
             await asyncio.wait_for(use(cluster), 30)
     finally:
         await runner.cleanup()
+
+
+PLUG_IN = """
+import json, pathlib, sys
+file = pathlib.Path(sys.argv[1])
+with file.open("a") as calls:
+    calls.write(".")
+status = {"token": f"token-{len(file.read_text())}"}
+print(json.dumps({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status}))
+"""
+
+
+@pytest.mark.parametrize("kept_in", ["plug-in", "file"])
+def test_a_refused_token_is_fetched_anew_once_for_all_who_wait(tmp_path: Path, kept_in: str) -> None:
+    """
+    For requests and for streams; who is refused again is told so. A file with a token is read before each request.
+    """
+    calls, token = tmp_path / "calls", tmp_path / "token"
+    token.write_text("token-1")
+    plug_in = {
+        "apiVersion": "client.authentication.k8s.io/v1", "command": sys.executable, "args": ["-c", PLUG_IN, str(calls)],
+    }  # fmt: skip
+    valid = "token-1"
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        status = 200 if request.headers["Authorization"] == f"Bearer {valid}" else 401
+        return web.json_response({"kind": "Status", "message": "who"}, status=status)
+
+    async def ask(cluster: Cluster) -> list[int]:
+        return [answer.code for answer in await asyncio.gather(*(cluster.request("GET", "/x") for _ in range(9)))]
+
+    async def use(cluster: Cluster) -> None:
+        nonlocal valid
+        assert await ask(cluster) == [200] * 9
+        valid = "token-2"
+        token.write_text(valid)
+        assert await ask(cluster) == [200] * 9
+        valid = "token-3"
+        token.write_text(valid)
+        assert [chunk async for chunk in cluster.stream("/x", {}, silence=5)]
+        valid = "nobody's"
+        assert await ask(cluster) == [401] * 9
+        with pytest.raises(RefusedError):
+            [chunk async for chunk in cluster.stream("/x", {}, silence=5)]
+
+    user = {"exec": plug_in} if kept_in == "plug-in" else {"tokenFile": str(token)}
+    asyncio.run(_serve(tmp_path, handle, use, user))
+    if kept_in == "plug-in":
+        assert 3 < len(calls.read_text()) <= 3 + 9 + 1
 
 
 def test_a_watch_survives_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ import aiohttp
 
 from conformance._suite.addresses import is_loopback
 from conformance._suite.errors import TargetError
-from conformance._suite.kubeconfig import load_configuration
+from conformance._suite.kubeconfig import PlugIn, load_configuration
 from conformance._suite.transient import TRANSIENT, UNDONE
 from conformance._suite.waiting import TryAgainError, persistently
 
@@ -94,8 +94,7 @@ class Cluster:
             self._ssl = ssl.create_default_context(
                 cafile=configuration.ssl_ca_cert, cadata=getattr(configuration, "ca_cert_data", None)
             )
-            if configuration.cert_file:
-                self._ssl.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
+            self._show_certificate()
         except (OSError, ssl.SSLError) as error:
             raise TargetError(f"the certificates in the kubeconfig are not usable: {error}") from error
         if not configuration.verify_ssl:
@@ -104,11 +103,9 @@ class Cluster:
         # Proxies in the environment are for what is outside, never for a server on this machine.
         outside = not is_loopback(urlsplit(self.url).hostname)
         self._proxy = configuration.proxy if outside else None
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._ssl, limit=0),
-            trust_env=outside,
-            read_bufsize=2**21,
-        )
+        self._trust_env = outside
+        self._session = self._new_session()
+        self._sessions = [self._session]
 
     @classmethod
     async def connect(cls, kubeconfig: Path | None, context: str | None = None) -> Cluster:
@@ -130,14 +127,40 @@ class Cluster:
         for rest in self._rests:
             rest.cancel()
         await asyncio.gather(*self._rests, return_exceptions=True)
-        await self._session.close()
+        for session in self._sessions:
+            await session.close()
         await asyncio.sleep(0)  # a turn of the event loop, in which what was aborted is closed
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self._ssl, limit=0), trust_env=self._trust_env, read_bufsize=2**21
+        )
+
+    def _show_certificate(self) -> None:
+        self._certificate = self._configuration.cert_file
+        if self._certificate:
+            self._ssl.load_cert_chain(self._certificate, keyfile=self._configuration.key_file)
 
     async def _headers(self) -> dict[str, str]:
         token = await self._configuration.get_api_key_with_prefix("BearerToken")
         if token is None and self._configuration.username:
             token = self._configuration.get_basic_auth_token()
+        if self._configuration.cert_file != self._certificate:
+            # Connections that are open go by the one before.
+            self._show_certificate()
+            self._session = self._new_session()
+            self._sessions.append(self._session)
         return {"Authorization": token} if token else {}
+
+    async def _renewed(self, refused: Mapping[str, str]) -> bool:
+        """
+        Whether there is another credential than the one in these headers, which the server did not take.
+        """
+        plug_in: Any = self._configuration.refresh_api_key_hook
+        if not isinstance(plug_in, PlugIn):
+            return False
+        await plug_in.renew(self._configuration, refused.get("Authorization") or self._certificate)
+        return True
 
     def _open(
         self, method: str, path: str, headers: Mapping[str, str], timeout: aiohttp.ClientTimeout, **options: Any
@@ -173,7 +196,7 @@ class Cluster:
         if repeatable is None:
             repeatable = method in {"GET", "PUT", "DELETE"}
 
-        async def attempt() -> Answer:
+        async def attempt(*, renewed: bool = False) -> Answer:
             headers = {**await self._headers(), "Accept": JSON, "Content-Type": content_type}
             data = None if body is None else json.dumps(body)
             limit = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
@@ -194,6 +217,8 @@ class Cluster:
                 if not repeatable:
                     raise TargetError(f"{method} {path}: no answer: {error!r}") from error
                 raise TryAgainError(f"{method} {path}: no answer: {error!r}") from error
+            if code == 401 and not renewed and await self._renewed(headers):
+                return await attempt(renewed=True)
             answer = Answer(code, _decoded(text, kind), warnings, date)
             if date is not None:
                 self._ahead = date - datetime.now(UTC)
@@ -230,7 +255,11 @@ class Cluster:
             limit = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=silence)
             response: aiohttp.ClientResponse | None = None
             try:
-                response = await self._open("GET", path, await self._headers(), limit, params=query)
+                headers = await self._headers()
+                response = await self._open("GET", path, headers, limit, params=query)
+                if response.status == 401 and await self._renewed(headers):
+                    response.release()
+                    response = await self._open("GET", path, await self._headers(), limit, params=query)
                 if response.status != 200:
                     text = await response.text(errors="replace")
                     answer = Answer(response.status, _decoded(text, response.content_type))

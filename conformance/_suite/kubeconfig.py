@@ -5,17 +5,24 @@ importer of the ``kubernetes`` package, which reads them.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from conformance._suite.errors import TargetError, UsageError
+from conformance._suite.waiting import TryAgainError
 
 if TYPE_CHECKING:
     from kubernetes.aio.client import Configuration  # noqa: TID251 - this is the one module
+
+
+PLUG_IN_SECONDS = 60
+"""How long an exec plug-in may take; one that asks its user something must not hang the run."""
 
 
 def find_kubeconfig(given: Path | None) -> Path | None:
@@ -47,6 +54,66 @@ def find_kubeconfig(given: Path | None) -> Path | None:
     )
 
 
+class PlugIn:
+    """
+    The credential of an exec plug-in (EKS, GKE, kubelogin), in a configuration: the plug-in is asked again before what
+    it gave expires, and when it is refused. As the configuration's ``refresh_api_key_hook`` it is called before each
+    request.
+    """
+
+    def __init__(self, settings: Any, fetched_until: datetime | None) -> None:
+        self._settings = settings
+        self._asking = asyncio.Lock()
+        self._keep_until(fetched_until)
+
+    async def __call__(self, configuration: Configuration) -> None:
+        """
+        See to it that the credential in the configuration holds. Raises TryAgainError when the plug-in fails.
+        """
+        if self._is_due():
+            async with self._asking:
+                if self._is_due():
+                    await self._ask(configuration)
+
+    async def renew(self, configuration: Configuration, refused: str | None) -> None:
+        """
+        Replace a credential that was refused, a token with ``Bearer`` before it or a certificate's file, unless that is
+        done. Raises TryAgainError when the plug-in fails.
+        """
+        async with self._asking:
+            if refused == (configuration.api_key.get("BearerToken") or configuration.cert_file):
+                await self._ask(configuration)
+
+    async def _ask(self, configuration: Configuration) -> None:
+        from kubernetes.aio.config import kube_config  # noqa: PLC0415, TID251
+        from kubernetes.aio.config.exec_provider import ExecProvider  # noqa: PLC0415, TID251
+
+        try:
+            async with asyncio.timeout(PLUG_IN_SECONDS):
+                status: Any = await ExecProvider(self._settings).run()  # type: ignore[no-untyped-call]
+            until = status.get("expirationTimestamp")
+            self._keep_until(datetime.fromisoformat(until) if until else None)
+        except Exception as error:  # whatever the plug-in, or its output, is raised for
+            reason = str(error) or type(error).__name__
+            raise TryAgainError(f"the kubeconfig's exec plug-in {self._settings['command']} fails: {reason}") from error
+        if "token" in status:
+            configuration.api_key["BearerToken"] = f"Bearer {status['token']}"
+        if "clientCertificateData" in status:
+            keep: Any = kube_config._create_temp_file_with_content  # noqa: SLF001 - they are removed at the end
+            configuration.key_file = keep(status["clientKeyData"])
+            configuration.cert_file = keep(status["clientCertificateData"])
+
+    def _is_due(self) -> bool:
+        return self._due is not None and datetime.now(UTC) >= self._due
+
+    def _keep_until(self, expiry: datetime | None) -> None:
+        """
+        Note when to ask again: a minute before it expires, or, of a short life, its last fifth; None: when refused.
+        """
+        left = expiry - datetime.now(UTC) if expiry else None
+        self._due = expiry - min(timedelta(minutes=1), left / 5) if expiry and left else None
+
+
 async def load_configuration(path: Path | None, context: str | None) -> Configuration:
     """
     The server and the credentials that a kubeconfig names; without one, those of KUBECONFIG's list or of this pod.
@@ -63,9 +130,10 @@ async def load_configuration(path: Path | None, context: str | None) -> Configur
         if path is not None and not isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict):
             raise TypeError("it holds no YAML mapping")  # noqa: TRY301 - told like all the loader's own complaints
         if file := str(path or listed):
-            await kubeconfig_loader.load_kube_config(  # type: ignore[no-untyped-call]
+            loader = await kubeconfig_loader.load_kube_config(  # type: ignore[no-untyped-call]
                 config_file=file, context=context, client_configuration=configuration, persist_config=False
             )
+            configuration.refresh_api_key_hook = await _refreshing(loader, configuration)
         else:
             kubeconfig_loader.load_incluster_config(  # type: ignore[no-untyped-call]
                 client_configuration=configuration
@@ -77,3 +145,25 @@ async def load_configuration(path: Path | None, context: str | None) -> Configur
     if not configuration.host.startswith(("https://", "http://")):
         raise TargetError(f"{path} names no server", "try it with `kubectl version`")
     return configuration
+
+
+async def _refreshing(loader: Any, configuration: Configuration) -> Any:
+    """
+    What keeps the credential in a configuration valid: an exec plug-in, or what reads anew what is kept elsewhere (a
+    token's file, an OIDC provider's token). None for one that stays.
+    """
+    user = loader._user or {}  # noqa: SLF001 - there is no other way to it
+    if loader.provider or "tokenFile" in user:
+
+        async def read_anew(configuration: Configuration) -> None:
+            await loader._load_authentication()  # noqa: SLF001
+            loader._set_config(configuration)  # noqa: SLF001
+
+        return read_anew
+    if "exec" not in user:
+        return None
+    plug_in = PlugIn(user["exec"], getattr(loader, "exec_plugin_expiry", None))
+    if not hasattr(loader, "token") and not loader.cert_file:
+        # It failed, of which the loader only writes to a log: once more, for the reason.
+        await plug_in.renew(configuration, None)
+    return plug_in
