@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.conftest import Matrix
 
 POWERSHELL = "mcr.microsoft.com/powershell:lts-nanoserver-1809"
+NANO_2019, NANO_2022 = (f"mcr.microsoft.com/windows/nanoserver:{tag}" for tag in ("ltsc2019", "ltsc2022"))
 PINNED = "registry.example/base@sha256:" + "0123456789abcdef" * 4
 
 
@@ -102,9 +103,10 @@ def test_the_list_has_every_image_of_the_suite_with_its_digest(
     listed = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:]}
     assert listed[BASE_IMAGE][:2] == [PINNED, PINNED.partition("@")[2]]
     assert listed[POWERSHELL] == [
-        "registry.example/powershell:lts-nanoserver-1809", "not-pinned",
-        "aks-daemonset,aks-daemonset-older,aks-daemonset-rights",
+        "registry.example/powershell:lts-nanoserver-1809", "not-pinned", "aks-daemonset-older"
     ]  # fmt: skip
+    for nano in (NANO_2019, NANO_2022):
+        assert listed[nano][1:] == ["not-pinned", "aks-daemonset,aks-daemonset-rights"]
     assert any(users.endswith("target-kind") for *_, users in listed.values())
     # Nothing that the suite sends names an image that is not in the list.
     named = {image for name in workload.names() for image in workload.load(name).images}
@@ -130,8 +132,30 @@ def test_a_run_with_a_mirror_and_a_pull_secret(matrix: Matrix, tmp_path: Path) -
         assert '"imagePullSecrets"' in text, path
     (subject,) = [one["subject"] for one in run.verdict["nodes"]]
     base = BASE_IMAGE.replace("mcr.microsoft.com", "registry.example/mirror")
-    assert set(subject["images"]) == {base, POWERSHELL.replace("mcr.microsoft.com", "registry.example/mirror")}
+    mirrored = {image.replace("mcr.microsoft.com", "registry.example/mirror") for image in (POWERSHELL, NANO_2022)}
+    assert set(subject["images"]) == {base, *mirrored}
     assert "@sha256:" in subject["images"][base]
     for file in (tmp_path / "out").rglob("*.*"):
         if file.is_file():
             assert b"bm9ib2R5OnNlY3JldC13b3Jk" not in file.read_bytes(), file
+
+
+@pytest.mark.cluster
+def test_an_image_that_only_a_sample_needs_costs_that_sample(matrix: Matrix, tmp_path: Path) -> None:
+    missing = "registry.example/nowhere:1"
+    (tmp_path / "images.yaml").write_text(f"{NANO_2022}: {missing}\n")
+    node = matrix.faithful["2.3"]
+    run = run_program(
+        tmp_path / "out", "--target", "existing", "--kubeconfig", str(matrix.kubeconfig), "--node", node, "--no-allure",
+        "--images-file", str(tmp_path / "images.yaml"), "--time-scale", "0.1", "-k", "operation",
+    )  # fmt: skip
+    words = "ErrImagePull: rpc error: code = NotFound desc = failed to pull and unpack image"
+    assert f"{node}: the image cannot be pulled: " in run.output
+    assert f'{words} "{missing}": ' in run.output
+    rows = {one["requirement"]: one for one in run.verdict["results"] if one["node"] == node}
+    assert run.code == 4, run.output
+    assert rows["operation/ping-sample/answered"]["verdict"] == "conformant"
+    for name in ("running-on-each-node", "administrator-rights"):
+        row = rows[f"operation/aks-daemonset/{name}"]
+        assert (row["verdict"], row["reasonCode"]) == ("not-proven", "image-not-pulled")
+        assert f'"{missing}"' in row["reason"]

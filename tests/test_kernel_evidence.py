@@ -187,10 +187,11 @@ def test_a_fact_that_could_not_be_found_out_is_unknown() -> None:
 
 
 def test_what_was_sent_once_for_all_nodes_has_to_be_there_as_it_was_sent(tmp_path: Path) -> None:
-    whole = tmp_path / evidence.whole_path("volumes", "read")
-    evidence.write_json(whole, [{"kind": "DaemonSet"}])
     data = _data()
-    data["steps"][0]["sentWhole"] = evidence.digest(whole)
+    step = data["steps"][0]
+    whole = tmp_path / evidence.whole_path("volumes", step["sent"][-1]["metadata"]["name"])
+    evidence.write_json(whole, [{"kind": "DaemonSet"}])
+    step["sentWhole"] = evidence.digest(whole)
     _write(tmp_path, data)
     assert evidence.load(_judging(tmp_path), WORKLOAD, NODE).data
     whole.write_text("[]")

@@ -5,6 +5,7 @@ What a manifest may become before it is sent: this is the list of all that a doc
 from __future__ import annotations
 
 import copy
+import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from conformance._suite.images import Images
 from conformance._suite.namespaces import namespaces_of
 from conformance._suite.observe import manifests
 from conformance._suite.observe.plan import Plan, Stage, Work
-from conformance._suite.workload import BASE_IMAGE, RESIDUE, bootstrap_command
+from conformance._suite.workload import RESIDUE, bootstrap_command
 
 NONCE = "0123456789a"
 TAINT = {"key": "os", "effect": "NoSchedule"}
@@ -153,7 +154,39 @@ def test_the_first_workload_names_every_image_that_will_be_needed() -> None:
     plan = _plan(*workload.names())
     _, sent = _prepared(_work(RESIDUE), step, plan, _stage())[-1]
     needed = {image for one in plan.workloads if one.scope is Scope.NODE for image in one.images}
-    assert {container["image"] for container in sent["spec"]["containers"]} == needed | {BASE_IMAGE}
+    assert {container["image"] for container in sent["spec"]["containers"]} == needed - {NANO.format(2022)}
+
+
+NANO = "mcr.microsoft.com/windows/nanoserver:ltsc{}"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "tag"),
+    [("10.0.17763.7792", 2019), ("10.0.20348.4297", 2022), ("10.0.26100.6899", 2022), ("unreadable", 2019)],
+)
+def test_a_node_takes_the_image_that_fits_its_build(kernel: str, tag: int) -> None:
+    node = dataclasses.replace(NODES[0], kernel=kernel)
+    for name in ("aks-daemonset", "aks-daemonset-rights"):
+        (step,) = workload.load(name).steps
+        (pair,) = _prepared(_work(name, node), step, dataclasses.replace(_plan(name), nodes=(node,)), _stage())
+        (container,) = _pod_spec(pair[1])["containers"]
+        # As documented: one of the two that the manifest itself names, the other in a comment.
+        assert container["image"] == NANO.format(tag)
+        assert pair[0]["metadata"]["name"] == pair[1]["metadata"]["name"]
+
+
+def test_nodes_that_take_different_images_have_a_daemonset_each() -> None:
+    kernels = ("10.0.20348.1", "10.0.17763.1", "10.0.26100.1")
+    nodes = tuple(
+        dataclasses.replace(NODES[0], name=f"win-{number}", kernel=kernel) for number, kernel in enumerate(kernels)
+    )
+    plan = dataclasses.replace(_plan("aks-daemonset"), nodes=nodes)
+    (step,) = workload.load("aks-daemonset").steps
+    sent = [_prepared(_work("aks-daemonset", node), step, plan, _stage())[0][1] for node in nodes]
+    assert sent[0] == sent[2] != sent[1]
+    assert [one["metadata"]["name"] for one in sent[:2]] == ["privileged-daemonset", "privileged-daemonset-ltsc2019"]
+    for one, names in zip(sent, (["win-0", "win-2"], ["win-1"]), strict=False):
+        assert _pod_spec(one)["affinity"] == manifests._affinity(names)
 
 
 @pytest.mark.parametrize(("reap_all", "hour"), [(False, "490896"), (True, str(expiry.ALL_HOURS))])

@@ -670,7 +670,7 @@ CHANGES: dict[str, set[str]] = {
     "child-escapes-job": {"parent and child"},
     "cpu-limit-missing": {"cpu limit"},
     "ping-unanswered": {"ping"},
-    "powershell-not-on-path": {"powershell"},
+    "image-user-preferred": {"powershell"},
     "system-token-filtered": {"system"},
 }
 FAITHFUL: dict[str, dict[str, Any]] = {}

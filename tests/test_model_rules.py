@@ -13,7 +13,7 @@ from conformance._suite.versions import Version
 from infra.simulated.model import runtime, spec
 from infra.simulated.model.accounts import Accounts
 from infra.simulated.model.eras import ERAS, Era, MountMode
-from infra.simulated.model.errors import CreateError, ImageNotFound, ShimError, WindowsError
+from infra.simulated.model.errors import CreateError, ImageNotFound, OtherBuild, ShimError, WindowsError
 from infra.simulated.model.files import Binding, FileSystem, full_path
 from infra.simulated.model.host import Host, machine_files
 from infra.simulated.model.job import Job, JobView, job_of_child, may_commit
@@ -444,7 +444,28 @@ def test_listeners() -> None:
     ],
 )
 def test_images(reference: str, user: str) -> None:
-    assert spec.image(reference).user == user
+    assert spec.image(reference, 20348).user == user
+
+
+@pytest.mark.parametrize(
+    ("tag", "build", "fits"),
+    [
+        ("ltsc2019", 17763, True),
+        ("ltsc2019", 20348, False),
+        ("ltsc2019", 26100, False),
+        ("ltsc2022", 17763, False),
+        ("ltsc2022", 20348, True),
+        ("ltsc2022", 26100, True),
+    ],
+)
+def test_nano_server_fits_some_builds(tag: str, build: int, fits: bool) -> None:
+    reference = f"mirror.example/windows/nanoserver:{tag}"
+    if fits:
+        found = spec.image(reference, build)
+        assert (found.user, found.env) == ("ContainerUser", {})
+        return
+    with pytest.raises(OtherBuild, match=f'image "{reference}": no match for platform in manifest: not found'):
+        spec.image(reference, build)
 
 
 @pytest.mark.parametrize(
@@ -452,7 +473,7 @@ def test_images(reference: str, user: str) -> None:
 )
 def test_unknown_images(reference: str) -> None:
     with pytest.raises(ImageNotFound) as refused:
-        spec.image(reference)
+        spec.image(reference, 20348)
     assert str(refused.value) == (
         f'failed to pull and unpack image "{reference}": failed to resolve reference "{reference}": '
         f"{reference}: not found"

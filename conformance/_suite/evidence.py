@@ -66,11 +66,11 @@ def relative_path(workload: str, node: str | None) -> Path:
     return owner / workload / "evidence.json"
 
 
-def whole_path(workload: str, step: str) -> Path:
+def whole_path(workload: str, name: str) -> Path:
     """
-    Where that is kept whole, below the output folder, which was sent once for all nodes.
+    Where that is kept whole, below the output folder, which was sent once for all nodes: by the object's name.
     """
-    return Path("cluster") / workload / f"{step}.sent.json"
+    return Path("cluster") / workload / f"{name}.sent.json"
 
 
 def write_json(path: Path, value: object) -> None:
@@ -111,8 +111,10 @@ def load(judging: Judging, workload: Workload, node: NodeFacts | None) -> Eviden
     if foreign:
         raise Unknown(f"the evidence of {workload.name} is foreign: {foreign}", "evidence-foreign")
     for step in data["steps"]:
-        whole = judging.out / whole_path(workload.name, step["name"])
-        if step.get("sentWhole") and not (whole.is_file() and digest(whole) == step["sentWhole"]):
+        if not step.get("sentWhole"):
+            continue
+        whole = judging.out / whole_path(workload.name, step["sent"][-1]["metadata"]["name"])
+        if not (whole.is_file() and digest(whole) == step["sentWhole"]):
             raise Unknown(f"{whole.name} of {workload.name} is not what was sent", "evidence-altered")
     return Evidence(data)
 

@@ -101,13 +101,15 @@ def failing(pod: Mapping[str, Any] | None) -> bool:
 
 def image_trouble(pod: Mapping[str, Any] | None) -> str | None:
     """
-    Why an image is not there, in the kubelet's words; None where that is not said.
+    Why images are not there, with their names and in the kubelet's words; None where that is not said.
     """
+    found: dict[str, None] = {}
     for entry in statuses(pod):
         waiting = (entry.get("state") or {}).get("waiting", {})
         if waiting.get("reason") in _NOT_PULLED:
-            return f"{waiting['reason']}: {waiting.get('message')}"
-    return None
+            words, image = f"{waiting['reason']}: {waiting.get('message')}", str(entry.get("image", ""))
+            found[words if image in words else f"{image}: {words}"] = None
+    return "; ".join(found) or None
 
 
 def described(pod: Mapping[str, Any]) -> str:

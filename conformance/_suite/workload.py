@@ -9,7 +9,7 @@ import gzip
 import hashlib
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ RESIDUE = "residue"
 UNTIL = {"finished", "running", "settled", "output", "log", "event", "answered"}
 _STEP_KEYS = {
     "name", "manifest", "until", "deadline", "probes", "always", "shared", "sample", "requests", "proxy", "log",
-    "event", "delete_after", "namespace", "stable",
+    "event", "delete_after", "namespace", "stable", "by_build",
 }  # fmt: skip
 _PLACEHOLDER = re.compile(r"\$\{([a-z][A-Za-z.-]*)\}")
 # CreateProcess takes 32767 characters, but where the shim goes through `cmd /c` cmd's limit holds.
@@ -64,6 +64,23 @@ class Step:
     log: Mapping[str, str] | None = None
     event: Mapping[str, str] | None = None
     proxy: Mapping[str, str] | None = None
+    by_build: Mapping[str, str] = field(default_factory=dict)
+    """The images that nodes take instead of the manifest's, by the first Windows build that does."""
+    images: frozenset[str] = frozenset()
+    """Those of its manifest, as documented."""
+
+    def image_on(self, documented: str, build: int) -> str:
+        """
+        The documented image that a node of this Windows build takes; the suite's own fits all.
+        """
+        first = max((int(one) for one in self.by_build if int(one) <= build), default=None)
+        return documented if first is None or documented == BASE_IMAGE else self.by_build[str(first)]
+
+    def images_on(self, build: int) -> frozenset[str]:
+        """
+        The images that it needs on a node of this Windows build, as documented.
+        """
+        return frozenset(self.image_on(image, build) for image in self.images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +95,13 @@ class Workload:
     markers: tuple[str, ...]
     probe: str | None
     digest: str
-    images: frozenset[str] = frozenset()
-    """The images of its pods, as documented."""
+
+    @property
+    def images(self) -> frozenset[str]:
+        """
+        The images of its pods on any node, as documented.
+        """
+        return frozenset(image for step in self.steps for image in (*step.images, *step.by_build.values()))
 
     @property
     def shared(self) -> bool:
@@ -164,7 +186,8 @@ def load(name: str) -> Workload:
             raise SuiteError(f"workload {name}, step {entry.get('name')}: unknown keys {sorted(unknown)}")
         if entry.get("until") not in UNTIL:
             raise SuiteError(f"workload {name}, step {entry.get('name')}: until must be one of {sorted(UNTIL)}")
-        steps.append(Step(**{**entry, "probes": tuple(entry.get("probes", ()))}))
+        images = frozenset(_images(folder / entry["manifest"]) if "manifest" in entry else ())
+        steps.append(Step(**{**entry, "probes": tuple(entry.get("probes", ()))}, images=images))
     if not steps:
         raise SuiteError(f"workload {name} has no step")
     own = "probe.ps1" if (folder / "probe.ps1").exists() else None
@@ -175,7 +198,6 @@ def load(name: str) -> Workload:
         tuple(table.get("markers", ())),
         table.get("probe") or (name if own else None),
         _digest(folder, table.get("probe")),
-        frozenset(image for step in steps if step.manifest for image in _images(folder / step.manifest)),
     )
 
 

@@ -36,12 +36,12 @@ def causes(step: Step, request: str) -> list[str]:
 
 def untouched(step: Step, request: str) -> Mapping[str, Any]:
     """
-    The answer to the request. Raises Unknown when admission made another object of the one that was sent: what it then
-    let pass says nothing about that one.
+    The answer to the request. Raises Unknown when admission made another kind of pod of the one that was sent: what was
+    let pass then says nothing about that one.
     """
     answer = step.answer(request)
     if changed := answer.get("changed"):
-        raise Unknown(f"{request}: admission makes another object of it: {', '.join(changed)}", "pod-changed")
+        raise Unknown(f"{request}: admission makes another pod of it: {', '.join(changed)}", "pod-changed")
     return answer
 
 

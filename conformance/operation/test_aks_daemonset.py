@@ -23,7 +23,7 @@ RUNNING_ON_EACH_NODE = Requirement(
 def test_the_daemonset_runs_on_the_node(observation: Observation) -> None:
     """
     Its command only sleeps, so a container that has ended, even once, has failed. Whether Windows PowerShell is found
-    is the runtime's doing: the image's own PATH does not have it.
+    is the runtime's doing: the image, Nano Server, has none.
     """
     step = observation.step("run")
     seen = {"phase": step.pod["status"].get("phase"), CONTAINER: state_of(step, CONTAINER)}
@@ -50,11 +50,10 @@ def test_the_daemonset_has_administrator_rights(observation: Observation) -> Non
     assert seen == {"IsInRole(Administrator)": True, ADMINISTRATORS: True}
 
 
-POWERSHELL_NOT_ON_PATH = Defect(
-    "powershell-not-on-path",
-    "The runtime does not put Windows PowerShell's folder on the PATH of a container whose image sets one of its own.",
+IMAGE_USER_PREFERRED = Defect(
+    "image-user-preferred",
+    "The user that an image names is preferred to the one of the pod: no log-on as ContainerUser, and no container.",
     breaks=[RUNNING_ON_EACH_NODE, ADMINISTRATOR_RIGHTS],
-    story="https://github.com/microsoft/hcsshim/pull/1473",
 )
 
 SYSTEM_TOKEN_FILTERED = Defect(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from conformance._suite import expiry
+from conformance._suite import expiry, pod_status
 from conformance._suite.cluster import REQUEST_SECONDS
 from conformance._suite.errors import TargetError
 from conformance._suite.facts import Scope
@@ -17,6 +17,7 @@ from conformance._suite.observe import cleanup, stage
 from conformance._suite.observe.cleanup import Going
 from conformance._suite.observe.plan import BusyError, Progress, Shared, Stage, Work
 from conformance._suite.observe.seen import Seen, kept_of_event, kept_of_node, kept_of_pod
+from conformance._suite.observe.trials import trials
 from conformance._suite.observe.workload_run import WorkloadRun
 from conformance._suite.preflight.admission import look_inside
 from conformance._suite.preflight.clocks import clock_notice, clock_skew
@@ -38,6 +39,8 @@ AT_ONCE = 1200
 """Pieces of work (one workload on one node) that are under way at once, as many as about a hundred nodes have; not
 normative. More of them would only wait for the API server, and for that their deadlines are not meant. The pods of a
 shared DaemonSet are created on all nodes at once whatever this says."""
+_REAP = "reap"
+"""The container of ``residue`` that has the suite's own image; what the others lack costs those who need it."""
 _ELSEWHERE = "--registry-prefix, --images-file and --pull-secret say where it is"
 
 
@@ -102,8 +105,7 @@ class Engine:
             await self._bring_up_stage(keys)
             namespaces = {key: self._stage.namespaces[key] for key in keys}
             await self._start_watches(list(namespaces.values()), watches)
-            if not self._plan.namespace:
-                await self._look_inside(namespaces)
+            await self._look_inside(namespaces)
             await self._run_all(first, watches, keep=True)
             self._check_first(first)
             await self._run_all(work, watches)
@@ -141,8 +143,10 @@ class Engine:
         return sorted(found, key=lambda one: 0 if one.node is None or one.workload.shared else place[one.node.name])
 
     async def _look_inside(self, namespaces: Mapping[str, str]) -> None:
-        needs = Needs(pod_security="baseline" in namespaces, image=self._plan.images.resolve(BASE_IMAGE))
-        problems = await look_inside(self._cluster, namespaces, self._plan.nodes, needs, self._say)
+        cluster, plan = self._cluster, self._plan
+        needs = Needs(pod_security="baseline" in namespaces, image=plan.images.resolve(BASE_IMAGE))
+        asked = list(trials(plan, self._stage, cluster.now()))
+        problems = await look_inside(cluster, namespaces, asked, needs, self._say, server=plan.cluster.server_version)
         if problems:
             raise TargetError(told(problems))
 
@@ -155,7 +159,12 @@ class Engine:
         for work in first:
             node = work.node.name if work.node else ""
             if work.trouble and work.trouble.code == "image-not-pulled":
-                problems.append(f"{node}: {work.trouble} — `nox -s images` lists what is needed; {_ELSEWHERE}")
+                line = f"{node}: {work.trouble}"
+                own = pod_status.status_of(work.record["steps"][0]["kubernetes"]["pod"], _REAP) or {}
+                if pod_status.image_trouble({"status": {"containerStatuses": [own]}}) is None:
+                    self._say(f"{line}; what needs it is not proven. {_ELSEWHERE}")
+                else:
+                    problems.append(f"{line} — `nox -s images` lists what is needed; {_ELSEWHERE}")
             if work.trouble and work.trouble.code == "log-unreadable":
                 problems.append(
                     f"{node}: the API server does not reach its kubelet: {work.trouble}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from conformance._suite import expiry
 from conformance._suite.facts import Scope
+from conformance._suite.versions import leading_numbers, windows_build
 from conformance._suite.workload import BASE_IMAGE, RESIDUE, bootstrap_command
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def prepare(document: dict[str, Any], work: Work, step: Step, plan: Plan, stage:
 
     - ``metadata``: ``namespace``; ``name``, with the nonce unless it is shared; the run's ``labels`` besides its own;
     - place: a pod's ``nodeName`` and that node's taints tolerated; a shared DaemonSet's affinity to all chosen nodes;
+    - where the document has one image for some Windows builds and another for others (``by_build``): the one for the
+      node; nodes that take different ones have a DaemonSet each, the second with the image's tag behind its name;
     - ``spec.os`` where it is no sample and names none; the pull secret; every image by its place or digest;
     - in the containers that run the probe: ``command`` and the environment variable ``PROBE``;
     - in ``residue`` alone: a container ``image-N`` for every other image that the run needs.
@@ -52,6 +55,9 @@ def prepare(document: dict[str, Any], work: Work, step: Step, plan: Plan, stage:
     name = metadata.get("name") or f"{work.workload.name}-{step.name}"
     # One name for one object: what is not shared carries the nonce of its node.
     metadata["name"] = name if step.shared or work.nonce in name else f"{name}-{work.nonce}"
+    alike = _alike(step, work.node, plan)
+    if alike and plan.nodes[0] not in alike:
+        metadata["name"] += "-" + "-".join(sorted(one.rpartition(":")[2] for one in images_on(step, alike[0])))
     metadata.setdefault("labels", {}).update(stage.labels)
     if document["kind"] not in {"Pod", "DaemonSet"}:
         return
@@ -61,8 +67,8 @@ def prepare(document: dict[str, Any], work: Work, step: Step, plan: Plan, stage:
         taints = list(work.node.taints)
     else:
         if step.shared:
-            spec["affinity"] = _affinity(node.name for node in plan.nodes)
-        taints = [taint for node in plan.nodes for taint in node.taints]
+            spec["affinity"] = _affinity(node.name for node in alike)
+        taints = [taint for node in alike or plan.nodes for taint in node.taints]
     tolerations = spec.setdefault("tolerations", [])
     for taint in taints:
         toleration = {"key": taint["key"], "operator": "Exists", "effect": taint["effect"]}
@@ -72,9 +78,10 @@ def prepare(document: dict[str, Any], work: Work, step: Step, plan: Plan, stage:
         del spec["tolerations"]
     if not step.sample:
         spec.setdefault("os", {"name": "windows"})
-    if work.workload.name == RESIDUE:
-        # Nothing is put on a node before all of its images are there.
-        needed = {image for one in plan.workloads if one.scope is Scope.NODE for image in one.images}
+    if work.workload.name == RESIDUE and work.node:
+        # Nothing else is put on a node before its images are there.
+        steps = [step for one in plan.workloads if one.scope is Scope.NODE for step in one.steps]
+        needed = {image for step in steps for image in images_on(step, work.node)}
         spec["containers"] += [
             {"name": f"image-{number}", "image": image, "command": ["cmd.exe", "/c", "exit 0"]}
             for number, image in enumerate(sorted(needed - {BASE_IMAGE}), 1)
@@ -82,11 +89,32 @@ def prepare(document: dict[str, Any], work: Work, step: Step, plan: Plan, stage:
     if stage.pull_secret:
         spec.setdefault("imagePullSecrets", []).append({"name": stage.pull_secret})
     for container in [*spec.get("initContainers", ()), *spec["containers"]]:
-        container["image"] = plan.images.resolve(container["image"])
+        documented = step.image_on(container["image"], _build(work.node)) if work.node else container["image"]
+        container["image"] = plan.images.resolve(documented)
         if container["name"] in step.probes:
             container["command"] = list(bootstrap_command())
             environment = container.setdefault("env", [])
             environment.append({"name": "PROBE", "value": work.workload.probe_environment()})
+
+
+def images_on(step: Step, node: NodeFacts) -> frozenset[str]:
+    """
+    The images that the step needs on this node, as documented.
+    """
+    return step.images_on(_build(node))
+
+
+def _alike(step: Step, node: NodeFacts | None, plan: Plan) -> list[NodeFacts]:
+    """
+    Of a shared step the nodes that take the same images as this one.
+    """
+    if node is None or not step.shared:
+        return []
+    return [one for one in plan.nodes if images_on(step, one) == images_on(step, node)]
+
+
+def _build(node: NodeFacts) -> int:
+    return next(iter(leading_numbers(windows_build(node.kernel))), 0)
 
 
 def part_of(document: dict[str, Any], node: NodeFacts) -> dict[str, Any]:

@@ -124,8 +124,11 @@ class Shared:
     """The nodes that are no longer in the cluster, by their names."""
     timers: dict[str, set[asyncio.Timeout]] = field(default_factory=dict)
     """The deadlines that run, by the node's name."""
-    once: dict[tuple[str, str], tuple[list[dict[str, Any]], Creating, str | None]] = field(default_factory=dict)
-    """What is sent once for all nodes, by workload and step: the documents, their creation, the file's digest."""
+    once: dict[tuple[object, ...], tuple[list[dict[str, Any]], Creating, str | None]] = field(default_factory=dict)
+    """
+    What is sent once for all nodes that take the same images, by workload, step and these: the documents, their
+    creation, the file's digest.
+    """
     creating: set[Creating] = field(default_factory=set)
     """All that is being created."""
     interrupted: bool = False

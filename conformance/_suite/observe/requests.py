@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from conformance._suite import expiry
-from conformance._suite.preflight.changes import changes
+from conformance._suite.preflight.changes import changes, kind_changes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,13 +83,13 @@ async def send(
 ) -> dict[str, Any]:
     """
     Send a request; the answer as evidence keeps it, under a name. With ``compared`` it holds, as ``changed``, what
-    admission did to what was sent that makes another object of it. ``options`` are those of ``Cluster.request``.
+    admission did to what was sent that makes another kind of pod of it. ``options`` are those of ``Cluster.request``.
     """
     query = options.get("query") or {}
     shown = f"{method} {path}" + ("?" + "&".join(f"{k}={v}" for k, v in query.items()) if query else "")
     answer = await cluster.request(method, path, body, **options)
     status = answer.status
-    changed = changes(body, answer.body)[0] if compared and 200 <= answer.code < 300 else []
+    changed = kind_changes(changes(body, answer.body)[0]) if compared and 200 <= answer.code < 300 else []
     return {
         "name": name,
         "request": shown,

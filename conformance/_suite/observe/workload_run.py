@@ -204,17 +204,19 @@ class WorkloadRun:
             for request in work.workload.requests(step, filled_in):
                 record["api"].append(await requests.send_request(cluster, stage, request))
             return
-        once = shared.once.get((work.workload.name, step.name)) if step.shared else None
+        # Nodes that take other images have objects of their own.
+        key = work.workload.name, step.name, manifests.images_on(step, work.node) if work.node else frozenset()
+        once = shared.once.get(key) if step.shared else None
         if once:
             documents, self._creating, digest = once
         else:
             documents = work.workload.manifests(step, filled_in)
             for document in documents:
                 manifests.prepare(document, work, step, plan, stage)
-            digest = self._keep_whole(step, documents) if step.shared else None
+            digest = self._keep_whole(documents) if step.shared else None
             self._creating = self._create(step, documents)
             if step.shared:
-                shared.once[work.workload.name, step.name] = documents, self._creating, digest
+                shared.once[key] = documents, self._creating, digest
         self._owner = documents[-1]["metadata"]["name"]
         # Creating goes on when this is cancelled.
         record["api"] = await asyncio.shield(self._creating)
@@ -262,12 +264,12 @@ class WorkloadRun:
         creating.add_done_callback(shared.creating.discard)
         return creating
 
-    def _keep_whole(self, step: Step, documents: list[dict[str, Any]]) -> str | None:
+    def _keep_whole(self, documents: list[dict[str, Any]]) -> str | None:
         """
         Write what is sent once for all nodes, of which each node's evidence then has its part. Returns the file's
         SHA-256; None where it cannot be written, and each node's evidence has to have all of it.
         """
-        path = self._shared.plan.out / evidence.whole_path(self._work.workload.name, step.name)
+        path = self._shared.plan.out / evidence.whole_path(self._work.workload.name, documents[-1]["metadata"]["name"])
         try:
             evidence.write_json(path, documents)
             return evidence.digest(path)

@@ -42,11 +42,14 @@ _HARMFUL = re.compile(
     r"|metadata\.annotations\.(io\.microsoft\.|microsoft\.com/(hostprocess-|disable-hostprocess-container)).*"
 )
 """What, when it is added, makes another pod of it."""
+_KIND = re.compile(rf"(adds|takes away) {_CONTAINER}|.*\.(hostNetwork|windowsOptions)\b.*|.* spec\.os\b.*")
 _HARMLESS = re.compile(rf"{_CONTAINER}\.resources\.requests\b.*|spec\.automountServiceAccountToken")
 """
 What may even be changed: a request is the scheduler's, no limit; and the token is looked for by where it is mounted.
 """
-_LEAVES = re.compile(rf"metadata\.(labels|annotations)|{_CONTAINER}\.resources(\.(limits|requests))?")
+_LEAVES = re.compile(
+    rf"metadata\.(labels|annotations)|{_CONTAINER}\.resources(\.(limits|requests))?|(.*\.)?securityContext"
+)
 """What is looked at key by key even where nothing was sent."""
 _MEMORY_LIMIT = re.compile(rf"{_CONTAINER}\.resources\.limits\.memory")
 _ROOMY = 256 * 2**20
@@ -80,6 +83,14 @@ def changes(sent: Mapping[str, Any], answered: Mapping[str, Any], server: str = 
             if TOKEN_PATH not in {mount["mountPath"] for mount in container.get("volumeMounts") or ()}
         ]
     return harmful, harmless
+
+
+def kind_changes(harmful: Sequence[str]) -> list[str]:
+    """
+    Those of the harmful changes that bear on whether it is a HostProcess pod, and a valid one: whole containers, whose
+    network it has, and what its security contexts say of Windows.
+    """
+    return [one for one in harmful if _KIND.fullmatch(one)]
 
 
 def _pod(document: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -71,7 +71,7 @@ async def look(  # noqa: PLR0917 - what the user asked for, in its order
             for key, name in namespaces_of(needs.namespace).items()
             if not {"create pods", "get namespaces"} & set(missing.get(name, ()))
         }
-        problems += await given_namespaces(cluster, tried, nodes, needs, say)
+        problems += await given_namespaces(cluster, tried, needs, say)
     elif "create namespaces" not in missing.get(None, ()):
         problems += await namespaces_admitted(cluster, needs)
     if problems:

@@ -359,7 +359,7 @@ class Container:
 
     def _log_on(self) -> Token:
         return runtime.create_token(
-            self.host.rules, self.host.era, self.host.accounts, runtime.user_string(self.spec), self.spec.id
+            self.host.rules, self.host.era, self.host.accounts, self.host.rules.user_string(self.spec), self.spec.id
         )
 
     def _console(self, typed: asyncio.StreamReader | None, write: Write) -> asyncio.StreamReader | None:

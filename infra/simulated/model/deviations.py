@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from infra.simulated.model.rules import Rules
-    from infra.simulated.model.spec import Mount
+    from infra.simulated.model.spec import ContainerSpec, Mount
 
 ALL = frozenset(ERAS)
 BIND = frozenset(name for name, era in ERAS.items() if era.mount_mode is MountMode.BIND)
@@ -228,8 +228,8 @@ def _child_without_job(parent: Job) -> Job:
 # Programs.
 
 
-def _path_without_powershell(era: Era, location: str) -> tuple[str, ...]:
-    return tuple(folder for folder in runtime.path_tail(era, location) if "WindowsPowerShell" not in folder)
+def _image_before_pod(spec: ContainerSpec) -> str:
+    return spec.image.user or runtime.user_string(spec)
 
 
 def _no_echo(network: Network, address: str) -> bool:
@@ -370,10 +370,9 @@ DEVIATIONS = {
         Deviation("cpu-limit-missing", "No CPU limit is set.", replaces={"cpu_limit": _no_cpu_limit}),
         Deviation("ping-unanswered", "Nobody answers a ping.", replaces={"answers_echo": _no_echo}),
         Deviation(
-            "powershell-not-on-path",
-            "The folder of Windows PowerShell is not added to PATH.",
-            BIND,
-            {"path_tail": _path_without_powershell},
+            "image-user-preferred",
+            "A container whose image names a user logs on as that one, whatever its pod says.",
+            replaces={"user_string": _image_before_pod},
         ),
         Deviation(
             "system-token-filtered",

@@ -84,6 +84,12 @@ class ImageNotFound(Exception):  # noqa: N818 - named as containerd names it
     """
 
 
+class OtherBuild(ImageNotFound):
+    """
+    The registry has the image, but not for this build of Windows.
+    """
+
+
 class ShimError(Exception):
     """
     The shim refused; containerd wraps the text by the phase it happened in.

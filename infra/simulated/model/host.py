@@ -72,7 +72,7 @@ class Host:
         """
         "Pull" an image: its configuration. Raises ImageNotFound.
         """
-        return spec.image(reference)
+        return spec.image(reference, self.era.windows_build)
 
     def create(self, request: ContainerSpec) -> Container:
         """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from infra.simulated.model.eras import Era
     from infra.simulated.model.job import Job, JobView, Process
     from infra.simulated.model.network import Network, Respond
-    from infra.simulated.model.spec import Mount
+    from infra.simulated.model.spec import ContainerSpec, Mount
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Rules:
     compatibility_link: Callable[[str], str] = runtime.below_root
     left_before: Callable[[], Mapping[str, bytes]] = runtime.left_before
     path_tail: Callable[[Era, str], tuple[str, ...]] = runtime.path_tail
+    user_string: Callable[[ContainerSpec], str] = runtime.user_string
     log_on: Callable[[Accounts, str, str], Token] = runtime.log_on
     empty_user: Callable[[Era, Accounts], Token] = runtime.refuse_empty_user
     group_of: Callable[[Era, Accounts, str], Group | None] = runtime.group_of

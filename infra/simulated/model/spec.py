@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from infra.simulated.model.errors import ImageNotFound
+from infra.simulated.model.errors import ImageNotFound, OtherBuild
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,20 +78,35 @@ _BASE = re.compile(r"(?:.*/)?windows-host-process-containers-base-image(?::v1\.0
 _POWERSHELL = re.compile(
     r"(?:.*/)?powershell(?::lts-nanoserver-(?:1809|ltsc2022)(?:@sha256:[0-9a-f]{64})?|@sha256:[0-9a-f]{64})"
 )
+_NANO_SERVER = re.compile(r"(?:.*/)?nanoserver:(ltsc2019|ltsc2022)(?:@sha256:[0-9a-f]{64})?")
+_BUILDS = {"ltsc2019": 17763, "ltsc2022": 20348}
+_STABLE = 20348
+"""The build since which a container of an earlier one runs, from this one on (Windows Server 2022)."""
 
 
-def image(reference: str) -> ImageConfig:
+def image(reference: str, build: int) -> ImageConfig:
     """
-    The configuration of an image, by its name behind any registry's, with a tag, a digest or both. Raises
-    ImageNotFound, with containerd's text, for what the simulated registry does not have.
+    The configuration of an image, by its name behind any registry's, with a tag, a digest or both, as a node of this
+    Windows build pulls it. Raises ImageNotFound, with containerd's text, for what the simulated registry does not have,
+    OtherBuild for what is of a build that does not run there.
 
-    Sources: microsoft/windows-host-process-containers-base-image (no user, no environment);
-    PowerShell/PowerShell-Docker (nanoserver: user ContainerUser, a PATH without Windows PowerShell).
+    Sources: microsoft/windows-host-process-containers-base-image (no user, no environment, no build);
+    PowerShell/PowerShell-Docker (nanoserver: user ContainerUser, a PATH without Windows PowerShell); Nano Server itself
+    has user ContainerUser and no environment, its PATH is in its registry, which the host does not read
+    (github.com/moby/buildkit/pull/5446), its tags name lists with a build in them; which builds match:
+    containerd/platforms (checkHostAndContainerCompat).
     """
     if _BASE.fullmatch(reference):
         return ImageConfig(reference, cmd=(r"c:\windows\system32\cmd.exe",), size=4_096)
     if _POWERSHELL.fullmatch(reference):
         return ImageConfig(reference, "ContainerUser", _NANOSERVER_ENV, cmd=("pwsh.exe",), size=175_000_000)
+    if nano := _NANO_SERVER.fullmatch(reference):
+        its = _BUILDS[nano[1]]
+        if its != build and not (its >= _STABLE and its <= build):
+            raise OtherBuild(
+                f'failed to pull and unpack image "{reference}": no match for platform in manifest: not found'
+            )
+        return ImageConfig(reference, "ContainerUser", cmd=(r"c:\windows\system32\cmd.exe",), size=120_000_000)
     raise ImageNotFound(
         f'failed to pull and unpack image "{reference}": '
         f'failed to resolve reference "{reference}": {reference}: not found'

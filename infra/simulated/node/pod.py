@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from infra.simulated.model.container import Container, ContainerSpec, Mount
-from infra.simulated.model.errors import CreateError, ImageNotFound, StartError, WindowsError
+from infra.simulated.model.errors import CreateError, ImageNotFound, OtherBuild, StartError, WindowsError
 from infra.simulated.node import clock, hooks, probes, spec, status, volumes
 from infra.simulated.node.api import ApiError
 from infra.simulated.node.events import NORMAL, WARNING, container_path, reference
@@ -478,7 +478,8 @@ class Pod:
             try:
                 image = self._node.host.image(reference_)
             except ImageNotFound as missing:
-                self._note_image(state, reference_)
+                if not isinstance(missing, OtherBuild):
+                    self._note_image(state, reference_)
                 error = f"rpc error: code = NotFound desc = {missing}"
                 self._event(WARNING, "Failed", f'Failed to pull image "{reference_}": {error}', state)
                 self._event(WARNING, "Failed", "Error: ErrImagePull", state)
