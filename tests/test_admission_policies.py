@@ -29,6 +29,7 @@ EPHEMERAL = {**PODS, "operations": ["UPDATE"], "resources": ["pods/ephemeralcont
 ONLY_HERE = "request.namespace.startsWith('hpc-') || request.namespace == 'default'"
 LIMITED = "object.spec.containers.exists(c, has(c.resources.limits) && 'memory' in c.resources.limits)"
 LIMIT = "[JSONPatch{op: 'replace', path: '/spec/containers/0/resources/limits/memory', value: '1Gi'}]"
+PATH = "[JSONPatch{op: 'add', path: '/spec/containers/0/env', value: [{'name': 'PATH', 'value': 'C:\\\\x'}]}]"
 SIDECAR = "[JSONPatch{op: 'add', path: '/spec/initContainers', value: [{'name': 'istio-init', 'image': 'istio:1'}]}]"
 
 
@@ -138,16 +139,25 @@ def test_a_pod_that_admission_changes_later_is_not_judged(matrix: Matrix, tmp_pa
     """
     One that leaves dry runs alone is seen by what the pods have become.
     """
-    with in_force(matrix, tmp_path, changing("later", f"!request.dryRun && {LIMITED}", LIMIT)):
-        seen = run(matrix, tmp_path, "-k", "resources or example_pod_pings")
+    policies = (
+        changing("later", f"!request.dryRun && {LIMITED}", LIMIT),
+        # Only what a controller creates has an owner.
+        changing("owned", "has(object.metadata.ownerReferences)", PATH),
+    )
+    with in_force(matrix, tmp_path, *policies):
+        seen = run(matrix, tmp_path, "-k", "resources or operation")
     node = matrix.faithful["2.3"]
     reasons = {one["requirement"]: one["reasonCode"] for one in seen.verdict["results"] if one["node"] == node}
     assert reasons["operation/ping-sample/answered"] == "as-documented"
     assert reasons["resources/memory/limit-is-the-jobs"] == reasons["resources/memory/one-process"] == "pod-changed"
+    assert reasons["operation/aks-daemonset/running-on-each-node"] == "pod-changed"
     assert (seen.code, seen.red(node)) == (4, set()), seen.output
     assert (
         "step limits of job-limits: admission made another pod of it: "
         "changes spec.containers[alone].resources.limits.memory\n" in seen.output
+    )
+    assert (
+        "of aks-daemonset: admission made another pod of it: adds spec.containers[powershell].env[PATH]" in seen.output
     )
 
 

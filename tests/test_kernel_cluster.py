@@ -28,6 +28,16 @@ pytestmark = pytest.mark.sockets
 PODS = "/api/v1/namespaces/x/pods"
 
 
+def test_a_proxy_that_cannot_be_used_is_refused_without_its_password(tmp_path: Path) -> None:
+    path = _kubeconfig(tmp_path, "https://api.example")
+    config = json.loads(path.read_text())
+    config["clusters"][0]["cluster"]["proxy-url"] = "socks5://me:secret-word@proxy.example:1080"
+    path.write_text(json.dumps(config))
+    with pytest.raises(TargetError, match="the kubeconfig's proxy-url is a socks5 proxy") as refused:
+        asyncio.run(Cluster.connect(path))
+    assert "secret-word" not in str(refused.value)
+
+
 def _pod(name: str, version: int) -> dict[str, Any]:
     return {"metadata": {"name": name, "uid": f"uid-{name}", "resourceVersion": str(version)}}
 

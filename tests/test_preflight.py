@@ -203,6 +203,58 @@ def test_a_change_that_does_not(path: list[Any], value: Any, said: str) -> None:
     assert changes(sent, answered) == ([], [said])
 
 
+def test_the_token_that_a_pod_asks_for_has_to_be_mounted() -> None:
+    """
+    Whatever became of the field that asks for it: a policy may set it after the token has been mounted.
+    """
+    sent = host_process_pod("x:1")
+    sent["spec"]["automountServiceAccountToken"] = True
+    answered = admitted(sent)
+    lost = "takes away spec.containers[main].volumeMounts[the account's token]"
+    assert changes(sent, answered)[0] == [lost]
+    volume = {"name": "kube-api-access-x7f2p"}
+    answered["spec"]["volumes"] = [{**volume, "projected": {"sources": []}}]
+    mount = {**volume, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": True}
+    answered["spec"]["containers"][0]["volumeMounts"] = [mount]
+    assert changes(sent, answered) == ([], [])
+    answered["spec"]["automountServiceAccountToken"] = False
+    assert changes(sent, answered) == ([], ["changes spec.automountServiceAccountToken"])
+
+
+def test_what_a_daemonsets_controller_and_the_scheduler_add_is_no_change() -> None:
+    template = host_process_pod("x:1")
+    template["metadata"] = {"labels": {"app": "a"}}
+    template["spec"]["restartPolicy"] = "Always"
+    pod = admitted(template)
+    pod["metadata"] |= {
+        "name": "a-x7f2p",
+        "generateName": "a-",
+        "ownerReferences": [{"kind": "DaemonSet", "name": "a"}],
+    }
+    pod["metadata"]["labels"] |= {"controller-revision-hash": "5", "pod-template-generation": "1"}
+    pod["spec"]["nodeName"] = "win-1"
+    pod["spec"]["tolerations"].append({"key": "node.kubernetes.io/disk-pressure", "operator": "Exists"})
+    assert changes({"kind": "DaemonSet", "spec": {"template": template}}, pod) == ([], [])
+    pod["metadata"]["annotations"] = {"microsoft.com/hostprocess-rootfs-location": "C:\\x"}
+    assert changes({"kind": "DaemonSet", "spec": {"template": template}}, pod)[0] == [
+        "adds metadata.annotations.microsoft.com/hostprocess-rootfs-location"
+    ]
+
+
+def test_the_limits_of_a_range_are_no_other_pod_unless_they_are_small_or_replace_others() -> None:
+    sent = host_process_pod("x:1")
+    sent["spec"]["containers"].append({"name": "limited", "image": "x:1", "resources": {"limits": {"memory": "512Mi"}}})
+    answered = admitted(sent)
+    main, limited = answered["spec"]["containers"]
+    main["resources"] = {"limits": {"memory": "1Gi"}, "requests": {"memory": "1Gi", "cpu": "100m"}}
+    limited["resources"] |= {"requests": {"memory": "512Mi"}}
+    assert changes(sent, answered) == ([], [
+        "adds spec.containers[main].resources.limits.memory", "adds spec.containers[main].resources.requests.cpu",
+    ])  # fmt: skip
+    limited["resources"]["limits"] = {"memory": "1Gi"}
+    assert changes(sent, answered)[0] == ["changes spec.containers[limited].resources.limits.memory"]
+
+
 # -- clocks
 
 NOW = datetime(2026, 11, 23, 12, 0, 30, tzinfo=UTC)

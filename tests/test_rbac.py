@@ -46,6 +46,34 @@ def documents(flavour: str) -> list[dict[str, Any]]:
 # -- what is printed
 
 
+def test_on_openshift_the_use_of_a_constraint_is_granted_in_the_given_namespaces() -> None:
+    printed = list(yaml.safe_load_all(manifests(GIVEN, "ci/suite", openshift=True)))
+    places = ["team", "team-baseline", "team-restricted"]
+    roles = [one for one in printed if one["kind"] == "Role" and one["metadata"]["name"].endswith("-scc")]
+    assert [role["metadata"]["namespace"] for role in roles] == places
+    rule = {
+        "apiGroups": ["security.openshift.io"], "resources": ["securitycontextconstraints"],
+        "resourceNames": ["privileged"], "verbs": ["use"],
+    }  # fmt: skip
+    assert all(role["rules"] == [rule] for role in roles)
+    bindings = [one for one in printed if one["kind"] == "RoleBinding" and one["roleRef"]["name"].endswith("-scc")]
+    for binding, place in zip(bindings, places, strict=True):
+        accounts = [(one["namespace"], one["name"]) for one in binding["subjects"]]
+        assert (binding["metadata"]["namespace"], accounts) == (place, [("ci", "suite"), (place, "default")])
+    others = [one for one in printed if one not in roles and one not in bindings]
+    for one in others:
+        # Or its controller would take the labels away.
+        if one["kind"] == "Namespace":
+            assert one["metadata"]["labels"].pop("security.openshift.io/scc.podSecurityLabelSync") == "false"
+            assert one["metadata"].pop("annotations") == {"openshift.io/node-selector": ""}
+    assert others == documents("given")
+
+
+def test_on_openshift_the_namespaces_have_to_be_given() -> None:
+    with pytest.raises(UsageError, match="--openshift needs --namespace NAME"):
+        manifests(None, openshift=True)
+
+
 def test_each_flavour_has_what_it_takes_and_no_wildcard() -> None:
     kinds = {
         flavour: [

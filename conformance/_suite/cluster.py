@@ -101,9 +101,11 @@ class Cluster:
             self._ssl.check_hostname = False
             self._ssl.verify_mode = ssl.CERT_NONE
         # Proxies in the environment are for what is outside, never for a server on this machine.
-        outside = not is_loopback(urlsplit(self.url).hostname)
-        self._proxy = configuration.proxy if outside else None
-        self._trust_env = outside
+        self._trust_env = not is_loopback(urlsplit(self.url).hostname)
+        self._proxy = configuration.proxy
+        scheme = urlsplit(self._proxy or "http:").scheme
+        if scheme not in {"http", "https"}:  # and no more of it: there may be a password in it
+            raise TargetError(f"the kubeconfig's proxy-url is a {scheme} proxy", "it has to be http:// or https://")
         self._session = self._new_session()
         self._sessions = [self._session]
 

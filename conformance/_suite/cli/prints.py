@@ -56,8 +56,10 @@ def rbac(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--account", default=rights.ACCOUNT, metavar="NAMESPACE/NAME", help=f"default: {rights.ACCOUNT}"
     )
+    parser.add_argument("--openshift", action="store_true", help="grant the use of the security context constraint "
+                        "`privileged` as well; with --namespace")  # fmt: skip
     options = parser.parse(arguments)
-    print(rights.manifests(options.namespace, options.account), end="")
+    print(rights.manifests(options.namespace, options.account, openshift=options.openshift), end="")
     return 0
 
 

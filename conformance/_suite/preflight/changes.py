@@ -21,7 +21,7 @@ _DEFAULTED = re.compile(
     r"|spec\.nodeName|spec\.imagePullSecrets(\[.*\])?"
     r"|spec\.tolerations\[node\.kubernetes\.io/.*\]"
     r"|spec\.volumes\[[^]]*\]\.(secret|configMap|projected|downwardAPI)\.defaultMode|.*\.fieldRef\.apiVersion"
-    rf"|{_CONTAINER}\.(imagePullPolicy|terminationMessagePath|terminationMessagePolicy)"
+    rf"|{_CONTAINER}\.(imagePullPolicy|resizePolicy|terminationMessagePath|terminationMessagePolicy)"
     # The service account's token.
     rf"|(spec\.volumes|{_CONTAINER}\.volumeMounts)\[kube-api-access-[^]]*\]"
     r"|status|status\..*"
@@ -31,7 +31,7 @@ _DEFAULTS: dict[str, object] = {"spec.restartPolicy": "Always", "spec.terminatio
 _HARMFUL = re.compile(
     rf"{_CONTAINER}"
     rf"|{_CONTAINER}\.(image|command|args|securityContext|workingDir|volumeMounts|volumeDevices|lifecycle|livenessProbe"
-    r"|readinessProbe|startupProbe|envFrom|ports|restartPolicy|restartPolicyRules|resizePolicy|tty|stdin)\b.*"
+    r"|readinessProbe|startupProbe|envFrom|ports|restartPolicy|restartPolicyRules|tty|stdin)\b.*"
     # From which Windows finds programs and PowerShell its modules, and what tells a probe who it is.
     rf"|{_CONTAINER}\.env\[(?i:path|pathext|psmodulepath|comspec|systemroot|systemdrive|windir|temp|tmp|userprofile"
     r"|container_sandbox_mount_point|probe|role|task|stay|nonce)\].*"

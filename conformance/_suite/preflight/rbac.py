@@ -21,11 +21,17 @@ ACCOUNT = f"{NAME}/conformance"
 PART_OF = f"app.kubernetes.io/part-of: {NAME}"
 
 
-def manifests(namespace: str | None, account: str = ACCOUNT) -> str:
+def manifests(namespace: str | None, account: str = ACCOUNT, *, openshift: bool = False) -> str:
     """
     YAML for ``kubectl apply``: a service account (``NAMESPACE/NAME``), and its roles with or, where ``namespace`` names
-    the given one, without the right to create namespaces. Raises UsageError for names that cannot be.
+    the given one, without the right to create namespaces; on OpenShift also the use of a security context constraint.
+    Raises UsageError for names that cannot be.
     """
+    if openshift and namespace is None:
+        raise UsageError(
+            "--openshift needs --namespace NAME",
+            "the grant is to the account `default` of namespaces, and those that a run creates are not known before",
+        )
     home, name = _account(account)
     if namespace is None:
         made: dict[str, str | None] = {}
@@ -40,10 +46,12 @@ def manifests(namespace: str | None, account: str = ACCOUNT) -> str:
         granted = [_role("ClusterRole", own, None, nodes[1], COUNTING), _binding(own, None, home, name)]
         for place, found in others:
             granted += [_role("Role", NAME, place, found), _binding(NAME, place, home, name)]
+            if openshift and place:
+                granted += [_SCC_ROLE.format(place=place), _scc_binding(place, home, name)]
         first = _GIVEN.format(namespace=namespace)
     if account == ACCOUNT:
         made = {home: None, **made}  # any other account's namespace is there
-    created = [_namespace(place, level) for place, level in made.items()]
+    created = [_namespace(place, level, openshift=openshift) for place, level in made.items()]
     documents = [*created, _service_account(home, name), *granted]
     note = _NAMESPACES if made else ""
     return first + _WHAT_IT_MEANS + note + "".join(f"---\n{document}" for document in documents)
@@ -68,6 +76,33 @@ _NAMESPACES = f"""\
 """
 
 
+_SCC = f"{NAME}-scc"
+_SCC_ROLE = f"""\
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: {_SCC}
+  namespace: "{{place}}"
+  labels:
+    {PART_OF}
+rules:
+  # For pods that do not name their system: documented samples, and what is asked of admission. OpenShift leaves alone
+  # those that say `windows`. This constraint lets a pod have the host's network and changes nothing in it.
+  - apiGroups: ["security.openshift.io"]
+    resources: [securitycontextconstraints]
+    resourceNames: [privileged]
+    verbs: [use]
+"""
+
+
+def _scc_binding(place: str, home: str, name: str) -> str:
+    """
+    To the account, and to the one that pods have whom a DaemonSet's controller creates: either's right is enough.
+    """
+    binding = _binding(_SCC, place, home, name)
+    return binding + f'  - kind: ServiceAccount\n    name: default\n    namespace: "{place}"\n'
+
+
 def _account(account: str) -> tuple[str, str]:
     home, _, name = account.partition("/")
     if not all(NAMESPACE.fullmatch(part) and len(part) <= 63 for part in (home, name)):
@@ -76,8 +111,12 @@ def _account(account: str) -> tuple[str, str]:
 
 
 # Names that a user chose are quoted: `on` and `123` are names, too.
-def _namespace(name: str, level: str | None) -> str:
+def _namespace(name: str, level: str | None, *, openshift: bool) -> str:
     labels = f"  labels:\n    {ENFORCE_LABEL}: {level}\n" if level else ""
+    if labels and openshift:
+        labels += '    security.openshift.io/scc.podSecurityLabelSync: "false"\n'
+        # A cluster's default would be put into the pods, and may name nodes of another system.
+        labels += '  annotations:\n    openshift.io/node-selector: ""\n'
     return f'apiVersion: v1\nkind: Namespace\nmetadata:\n  name: "{name}"\n{labels}'
 
 
