@@ -72,6 +72,13 @@ def verdict(judge: Callable[[Observation], object], observation: Observation) ->
     return "green"
 
 
+NOT_LOOKED = {"error": "QueryInformationJobObject failed", "type": "System.Management.Automation.RuntimeException"}
+
+
+def in_bytes(peak: object) -> object:
+    return peak * 1024 * 1024 if isinstance(peak, int) else peak
+
+
 def test_every_requirement_of_these_areas_says_since_when_it_holds() -> None:
     for requirement in catalogue.load().requirements.values():
         if requirement.area in {"accounts", "resources"}:
@@ -138,19 +145,22 @@ def test_the_account_of_a_group(member: object, left: list[str], account: str, g
 
 
 @pytest.mark.parametrize(
-    ("mebibytes", "outcome", "expected"),
+    ("mebibytes", "outcome", "peak", "expected"),
     [
-        (768, "complete", "red"),
-        (512, "refused", "red"),
-        (496, "refused", "green"),
-        (416, "refused", "green"),
-        (256, "refused", "green"),
-        (240, "refused", "other-limit"),
-        (0, "refused", "other-limit"),
+        (768, "complete", 850, "red"),
+        (768, "complete", NOT_LOOKED, "red"),
+        (512, "refused", 512, "red"),
+        (496, "refused", 511, "green"),
+        (256, "refused", 480, "green"),
+        (416, "refused", 479, "other-limit"),
+        # The node itself has no more memory.
+        (300, "refused", 390, "other-limit"),
+        (0, "refused", 80, "other-limit"),
+        (416, "refused", NOT_LOOKED, "fact-unknown"),
     ],
 )
-def test_where_one_process_is_refused(mebibytes: int, outcome: str, expected: str) -> None:
-    allocation = {"mebibytes": mebibytes, "outcome": outcome}
+def test_where_one_process_is_refused(mebibytes: int, outcome: str, peak: object, expected: str) -> None:
+    allocation = {"mebibytes": mebibytes, "outcome": outcome, "peakJobMemoryUsed": in_bytes(peak)}
     assert (
         verdict(one_process, observed(job_limits=[step("limits", {"alone": {"allocation": allocation}})])) == expected
     )
@@ -159,17 +169,22 @@ def test_where_one_process_is_refused(mebibytes: int, outcome: str, expected: st
 @pytest.mark.parametrize(
     ("parent", "child", "expected"),
     [
-        ((208, "complete"), (336, "complete"), "red"),
-        ((208, "complete"), (304, "refused"), "red"),
-        ((208, "complete"), (144, "refused"), "green"),
-        ((208, "complete"), (48, "refused"), "green"),
-        ((208, "complete"), (32, "refused"), "other-limit"),
-        ((208, "complete"), (0, "refused"), "other-limit"),
-        ((192, "refused"), (0, "refused"), "parent-refused"),
+        ((208, "complete", 300), (336, "complete", 700), "red"),
+        ((208, "complete", 300), (336, "complete", NOT_LOOKED), "red"),
+        ((208, "complete", 300), (304, "refused", 512), "red"),
+        ((208, "complete", 300), (144, "refused", 512), "green"),
+        # Two PowerShells of 140 MiB leave nothing for the child.
+        ((208, "complete", 360), (0, "refused", 500), "green"),
+        ((208, "complete", 300), (64, "refused", 440), "other-limit"),
+        ((208, "complete", 300), (144, "refused", NOT_LOOKED), "fact-unknown"),
+        ((192, "refused", 500), (0, "refused", 500), "parent-refused"),
     ],
 )
-def test_where_a_child_is_refused(parent: tuple[int, str], child: tuple[int, str], expected: str) -> None:
-    keys = ("mebibytes", "outcome")
+def test_where_a_child_is_refused(
+    parent: tuple[int, str, object], child: tuple[int, str, object], expected: str
+) -> None:
+    parent, child = ((*one[:2], in_bytes(one[2])) for one in (parent, child))
+    keys = ("mebibytes", "outcome", "peakJobMemoryUsed")
     family = {"allocation": dict(zip(keys, parent, strict=True)), "child": dict(zip(keys, child, strict=True))}
     assert verdict(parent_and_child, observed(job_limits=[step("limits", {"family": family})])) == expected
 
@@ -179,7 +194,7 @@ def test_where_a_child_is_refused(parent: tuple[int, str], child: tuple[int, str
     [("1024Mi", 600, "green"), ("1024Mi", 400, "other-limit"), ("256Mi", 496, "red"), ("1Gi", 600, "no-limit-sent")],
 )
 def test_the_limit_is_the_one_that_the_pod_was_sent_with(memory: str, mebibytes: int, expected: str) -> None:
-    allocation = {"mebibytes": mebibytes, "outcome": "refused"}
+    allocation = {"mebibytes": mebibytes, "outcome": "refused", "peakJobMemoryUsed": in_bytes(mebibytes + 400)}
     seen = observed(job_limits=[step("limits", {"alone": {"allocation": allocation}}, memory)])
     assert verdict(one_process, seen) == expected
 

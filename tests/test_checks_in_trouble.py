@@ -4,6 +4,7 @@ Checks of network, storage and operation, given what no simulated node shows: tr
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +27,7 @@ MARKERS = dict.fromkeys(KINDS, "other") | {"empty-dir": "one", "secret": "two"}
 def judge(requirement: str, step: str, **seen: Any) -> str:
     """
     ``green``, ``red``, or the code of what is unknown, for one workload with one completed step. ``seen`` are the
-    container's ``facts``, its ``log`` and ``state``, the pod's ``status``, and the answers of the ``api``.
+    container's ``facts``, its ``log`` and ``state``, the pod's ``status``, the answers of the ``api``, the ``node``.
     """
     container = seen.get("container", "test")
     state = {"name": container, "ready": True, "state": {"running": {}}, **seen.get("state", {})}
@@ -45,7 +46,7 @@ def judge(requirement: str, step: str, **seen: Any) -> str:
     evidence = Evidence({"workload": "w", "parameters": {"nonce": NONCE, "markers": MARKERS}, "steps": [data]})
     facts = ClusterFacts("simulated", "v1.37.2", simulated=True)
     try:
-        check.function(Observation({check.reads[0]: evidence}, facts, NODE))
+        check.function(Observation({check.reads[0]: evidence}, facts, seen.get("node", NODE)))
     except AssertionError:
         return "red"
     except Unknown as unknown:
@@ -101,12 +102,16 @@ def test_an_address_that_cannot_be_bound(error: int, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "machine", "expected"),
-    [("win-1", "WIN-1", "green"), ("hpc-1", "WIN-1", "red"), ("win-1", None, "node-fact-missing")],
+    ("host", "kubelet", "expected"),
+    [("win-1", "WIN-1", "green"), ("5f2a7c9e1b", "WIN-1", "red"), ("win-1", "", "node-fact-missing")],
 )
-def test_the_host_name_is_compared_with_the_registrys(host: str, machine: str | None, expected: str) -> None:
-    facts = {"hostName": host, "machineName": machine}
-    assert judge("network/host-name/is-the-nodes", "listen", container="listener", facts=facts) == expected
+def test_the_host_name_is_compared_with_the_kubelets(host: str, kubelet: str, expected: str) -> None:
+    """
+    Whatever the container finds elsewhere: the registry of an isolated one has its own name too.
+    """
+    facts = {"hostName": host, "machineName": host}
+    node = replace(NODE, machine_id=kubelet)
+    assert judge("network/host-name/is-the-nodes", "listen", container="listener", facts=facts, node=node) == expected
 
 
 BROKEN = {"error": "in use", "type": "System.IO.IOException"}

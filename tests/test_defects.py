@@ -85,9 +85,14 @@ def test_every_requirement_that_is_judged_has_a_defect() -> None:
     assert judged == broken
 
 
+# Of what is only expected, and fails no run.
+BREAK_NO_MUST = {"host-name-of-its-own"}
+
+
 @pytest.mark.parametrize("name", sorted(PAGES.defects))
 def test_every_defect_makes_a_run_fail(name: str) -> None:
-    assert any(one.level is Level.MUST for one in PAGES.defects[name].breaks)
+    levels = {one.level for one in PAGES.defects[name].breaks}
+    assert (Level.MUST in levels) == (name not in BREAK_NO_MUST)
 
 
 def test_no_two_requirements_have_the_same_set_of_defects() -> None:

@@ -514,6 +514,26 @@ def test_only_who_is_trusted_opens_the_firewall() -> None:
     assert ran(node(), *line, "localport=80", user="NT AUTHORITY\\SYSTEM")[0] == 0
 
 
+@pytest.mark.parametrize("folder", ["C:\\Program Files\\containerd", "C:\\Windows\\system32", "C:\\Windows"])
+def test_path_decides_which_shim_runs(folder: str) -> None:
+    twin = twins.find(WORKLOADS, sha256((WORKLOADS / "node-facts" / "probe.ps1").read_bytes()).hexdigest())
+    assert twin is not None
+    shim = rf"{folder}\containerd-shim-runhcs-v1.exe"
+
+    async def run() -> dict[str, Any]:
+        host = node()
+        host.files.write(shim, folder.encode(), version="0.9.9")
+        container = await begin(host, "ping", "-t", "127.0.0.1")
+        assert container._view is not None
+        found = {name: await twin.FACTS[name](container._view) for name in ("containerd", "shim")}
+        await container.stop(1)
+        return found
+
+    found = asyncio.run(run())
+    assert found["containerd"]["path"] == r"C:\Program Files\containerd\containerd.exe"
+    assert found["shim"] == {"path": shim, "sha256": sha256(folder.encode()).hexdigest(), "fileVersion": "0.9.9"}
+
+
 def test_what_a_wrong_mount_causes_is_data_and_what_a_busy_machine_causes_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -596,7 +616,6 @@ async def seen(host: Host) -> dict[str, Any]:
     except WindowsError as error:
         found["listener"] = error.code
     found["host name"] = view.host_name
-    found["machine name"] = view.machine_name
     found["mount point"] = root
     found["below mount point"] = (
         bool(root) and view.exists(f"{root}drive\\in\\f") and view.exists(f"{root}slashes\\in\\f")

@@ -13,6 +13,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from conformance._suite.workload import bootstrap_command, pack
 from tests.powershell import COMMANDS, COMMON_PARAMETERS, ROOT, SINCE_POWERSHELL_7, script
@@ -105,6 +106,38 @@ def test_its_facts_are_its_twins(probe: Path) -> None:
     facts = script(probe).facts
     assert facts == list(twin(probe).FACTS)
     assert len(facts) == len(set(facts))
+
+
+def test_what_windows_says_of_a_path_without_a_file_is_told_from_trouble() -> None:
+    """
+    Whatever is not in the list is an error of that entry: a number that says nothing about mounts is no finding.
+    """
+    probe = ROOT / "workloads" / "volumes" / "probe.ps1"
+    (listed,) = re.findall(r"\$noFile = ([\d, ]+)\n", probe.read_text(encoding="ascii"))
+    numbers = {int(number) for number in listed.split(",")}
+    assert numbers == twin(probe).NO_FILE
+    trouble = {8, 14, 21, 23, 31, 32, 33, 112, 170, 225, 226, 303, 1117, 1224, 1392, 1393, 1450, 1453, 1455}
+    assert numbers & trouble == set()
+
+
+def test_the_script_that_asks_the_job_is_one_line_that_parses(tmp_path: Path) -> None:
+    pod = yaml.safe_load((ROOT / "workloads" / "job-limits" / "pod.yaml").read_text(encoding="ascii"))
+    given = {
+        one["value"]
+        for container in pod["spec"]["containers"]
+        for one in container["env"]
+        if one["name"] == "QUERY_JOB"
+    }
+    (text,) = given
+    assert len(pod["spec"]["containers"]) == 3
+    assert "\n" not in text
+    # Neither the kubelet nor the shim has anything to put in.
+    assert "$(" not in text
+    path = tmp_path / "query-job.ps1"
+    path.write_text(text, encoding="ascii")
+    assert not script(path).broken
+    assert script(path).kinds & SINCE_POWERSHELL_7 == set()
+    assert script(path).commands == ()
 
 
 @every_probe

@@ -21,7 +21,7 @@ class Scope(StrEnum):
 class NodeFacts:
     """
     What the API says of one node under test. Versions are the texts of ``status.nodeInfo``; ``capacity_cpu`` is whole
-    processors.
+    processors; ``machine_id`` is empty where the node does not tell it.
     """
 
     name: str
@@ -37,6 +37,7 @@ class NodeFacts:
     labels: dict[str, str] = field(default_factory=dict)
     stated_containerd: str | None = None
     """Its containerd version as the user states it, where the node reports none that can be read."""
+    machine_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,16 +18,19 @@ SOURCE = "https://kubernetes.io/docs/tasks/configure-pod-container/create-hostpr
 PROCESS_MEMORY, JOB_MEMORY = 0x100, 0x200
 
 
-def stopped_by_this_limit(allocated: int, limit: int) -> None:
-    """
-    Raises Unknown when a refusal came with less than half of the limit allocated: then something else was used up, such
-    as the node's own memory and page file.
+BLOCK_MEBIBYTES = 32
+"""What the probe asks for at once."""
 
-    Each PowerShell itself takes 60 to 100 MiB of the limit, and the probe leaves a block or two of 16: one process gets
-    384 to 432 of the 512 MiB, a parent with its child 288 to 368, which is never all of it and always more than half.
+
+def stopped_by_this_limit(allocation: Facts, limit: int) -> None:
     """
-    if allocated < limit / 2:
-        raise Unknown(f"refused far below the limit: with {allocated} of {limit} MiB allocated", "other-limit")
+    Raises Unknown unless the job itself was at its limit (mebibytes) when Windows refused: the most that its processes
+    ever had committed together leaves no room for what was asked. Else something else was used up, such as the node's
+    own memory and page file.
+    """
+    peak = allocation["peakJobMemoryUsed"] / 1024 / 1024
+    if peak < limit - BLOCK_MEBIBYTES:
+        raise Unknown(f"refused below the limit: the job never had more than {peak:.0f} of {limit} MiB", "other-limit")
 
 
 LIMIT_IS_THE_JOBS = Requirement(
@@ -68,9 +71,9 @@ def test_one_process_is_stopped_at_the_limit(observation: Observation) -> None:
     """
     step = observation.step("limits")
     limit = mebibytes(step, "alone")
-    allocation = step.probe("alone")["allocation"]
+    allocation: Facts = step.probe("alone")["allocation"]
     assert allocation["outcome"] == "refused"
-    stopped_by_this_limit(allocation["mebibytes"], limit)
+    stopped_by_this_limit(allocation, limit)
     assert allocation["mebibytes"] < limit
 
 
@@ -95,7 +98,7 @@ def test_parent_and_child_are_stopped_together(observation: Observation) -> None
         raise Unknown(f"the parent itself got only {parent['mebibytes']} MiB", "parent-refused")
     child: Facts = family["child"]
     assert child["outcome"] == "refused"
-    stopped_by_this_limit(parent["mebibytes"] + child["mebibytes"], limit)
+    stopped_by_this_limit(child, limit)
     assert parent["mebibytes"] + child["mebibytes"] < limit
 
 

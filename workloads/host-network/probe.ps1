@@ -29,11 +29,6 @@ Fact 'addresses' 'listen' {
 
 Fact 'hostName' 'listen' { [Net.Dns]::GetHostName() }
 
-# The machine's own, whatever this process' network stack says, and whatever the kubelet calls the node.
-Fact 'machineName' 'listen' {
-    [Microsoft.Win32.Registry]::GetValue('HKEY_LOCAL_MACHINE\SYSTEM\CurrentControlSet\Services\Tcpip\Parameters', 'Hostname', $null)
-}
-
 # Cut at 15 characters: for the record only.
 Fact 'computerName' 'listen' { $env:COMPUTERNAME }
 

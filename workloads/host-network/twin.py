@@ -43,13 +43,6 @@ async def host_name(view: View) -> str:
     return view.host_name
 
 
-async def machine_name(view: View) -> str:
-    """
-    What the registry calls the machine.
-    """
-    return view.machine_name
-
-
 async def computer_name(view: View) -> str | None:
     """
     The name that Windows cuts at 15 characters.
@@ -96,7 +89,6 @@ async def removed(view: View) -> dict[str, int]:
 FACTS = {
     "addresses": _in_role("listen", addresses),
     "hostName": _in_role("listen", host_name),
-    "machineName": _in_role("listen", machine_name),
     "computerName": _in_role("listen", computer_name),
     "listener": _in_role("listen", listener),
     "firewallRule": _in_role("listen", firewall_rule),

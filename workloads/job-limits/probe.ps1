@@ -1,27 +1,28 @@
 # What the job object of this container limits, and how much memory one process, or a parent and its child, gets.
 # $env:MEBIBYTES: how much to commit. $env:CHILD_MEBIBYTES: how much a child is to commit meanwhile.
+# $env:QUERY_JOB: what gives a type with the method QueryInformationJobObject.
 # Windows PowerShell 5.1. Observes, never compares. Every fact stands alone.
 
 $facts = [ordered]@{}
 
-function Fact([string] $name, [scriptblock] $collect) {
-    try { $facts[$name] = & $collect }
+# What the block finds, or why nobody could look.
+function Get-Found([scriptblock] $collect) {
+    try { & $collect }
     catch {
         $cause = $_.Exception.GetBaseException()
-        $facts[$name] = [ordered]@{ error = $cause.Message; type = $cause.GetType().FullName }
+        [ordered]@{ error = $cause.Message; type = $cause.GetType().FullName }
     }
 }
 
-# Ask the job of this process for one class of information; returns the address of the answer. The only function of
-# Windows that .NET does not offer: a dynamic method, because csc.exe would need more memory than there is.
+function Fact([string] $name, [scriptblock] $collect) { $facts[$name] = Get-Found $collect }
+
+# A script of its own, made once and while there is memory: a security product that refuses it costs what the job says,
+# and nothing else.
+$kernel32 = Get-Found { & ([scriptblock]::Create($env:QUERY_JOB)) }
+
+# Ask the job of this process for one class of information; returns the address of the answer.
 function Read-Job([int] $class, [int] $size) {
-    $assembly = [Reflection.Emit.AssemblyBuilder]::DefineDynamicAssembly(
-        (New-Object Reflection.AssemblyName('Job')), [Reflection.Emit.AssemblyBuilderAccess]::Run)
-    $type = $assembly.DefineDynamicModule('Job').DefineType('Job', 'Public,Class')
-    $method = $type.DefinePInvokeMethod('QueryInformationJobObject', 'kernel32.dll', 'Public,Static,PinvokeImpl',
-        'Standard', [bool], [type[]]@([IntPtr], [int], [IntPtr], [int], [IntPtr]), 'Winapi', 'Auto')
-    $method.SetImplementationFlags('PreserveSig')
-    $kernel32 = $type.CreateType()
+    if ($kernel32 -isnot [type]) { throw $kernel32.error }
     $answer = [Runtime.InteropServices.Marshal]::AllocHGlobal($size)
     if (-not $kernel32::QueryInformationJobObject([IntPtr]::Zero, $class, $answer, $size, [IntPtr]::Zero)) {
         throw 'QueryInformationJobObject failed'
@@ -30,7 +31,7 @@ function Read-Job([int] $class, [int] $size) {
 }
 
 # JOBOBJECT_EXTENDED_LIMIT_INFORMATION (class 9), 64-bit: 144 bytes, LimitFlags at 16, ProcessMemoryLimit at 112,
-# JobMemoryLimit at 120.
+# JobMemoryLimit at 120, PeakJobMemoryUsed at 136.
 Fact 'memory' {
     $answer = Read-Job 9 144
     [ordered]@{
@@ -50,7 +51,8 @@ Fact 'cpu' {
 }
 
 # What Windows refuses comes as an OutOfMemoryException, and to catch that takes memory too: before each block two are
-# asked for and given back, so that at the refusal one is always left to go on with.
+# asked for and given back, so that at the refusal one is always left to go on with. Who refused is told by the most that
+# the job ever had committed: a machine that is at its end refuses long before the job's limit.
 $held = New-Object Collections.Generic.List[IntPtr]
 Fact 'allocation' {
     if (-not $env:MEBIBYTES) { return $null }
@@ -62,7 +64,11 @@ Fact 'allocation' {
         }
     }
     catch [OutOfMemoryException] { $outcome = 'refused' }
-    [ordered]@{ mebibytes = $held.Count * 16; outcome = $outcome }
+    [ordered]@{
+        mebibytes         = $held.Count * 16
+        outcome           = $outcome
+        peakJobMemoryUsed = Get-Found { [Runtime.InteropServices.Marshal]::ReadInt64((Read-Job 9 144), 136) }
+    }
 }
 
 # The child is started just as this process was, and runs this probe; only its environment differs.

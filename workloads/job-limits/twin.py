@@ -36,16 +36,17 @@ async def cpu(view: View) -> dict[str, int]:
 
 def allocate(process: Process, wanted: int) -> dict[str, int | str]:
     """
-    Commit block by block: how many mebibytes were got, and whether that was all. Two blocks are asked for and one is
-    kept, so that the process has something left at the refusal.
+    Commit block by block: how many mebibytes were got, whether that was all, and the most that the job ever had. Two
+    blocks are asked for and one is kept, so that the process has something left at the refusal.
     """
-    block, got = BLOCK * 1024 * 1024, 0
+    block, got, outcome = BLOCK * 1024 * 1024, 0, "complete"
     while got < wanted:
         if not process.allocate(2 * block):
-            return {"mebibytes": got, "outcome": "refused"}
+            outcome = "refused"
+            break
         process.commit -= block
         got += BLOCK
-    return {"mebibytes": got, "outcome": "complete"}
+    return {"mebibytes": got, "outcome": outcome, "peakJobMemoryUsed": process.job.peak}
 
 
 async def allocation(view: View) -> dict[str, int | str] | None:

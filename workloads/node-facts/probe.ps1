@@ -13,8 +13,14 @@ function Fact([string] $name, [scriptblock] $collect) {
 # The binary that runs, wherever it was installed.
 function Get-ContainerdPath { (Get-Process -Name containerd -ErrorAction Stop | Select-Object -First 1).Path }
 
-# The shim that containerd starts is the one beside it.
-function Get-ShimPath { [IO.Path]::Combine([IO.Path]::GetDirectoryName((Get-ContainerdPath)), 'containerd-shim-runhcs-v1.exe') }
+# containerd takes the shim that PATH leads to, and the one beside itself only where there is none. One runs, for this very
+# pod; the newest, because older pods may still have the one that was there before.
+function Get-ShimPath {
+    $running = Get-Process -Name containerd-shim-runhcs-v1 -ErrorAction SilentlyContinue | Sort-Object StartTime -Descending
+    $path = $running | ForEach-Object { $_.Path } | Where-Object { $_ } | Select-Object -First 1
+    if ($path) { return $path }
+    [IO.Path]::Combine([IO.Path]::GetDirectoryName((Get-ContainerdPath)), 'containerd-shim-runhcs-v1.exe')
+}
 
 function Get-Binary([string] $path) {
     $file = [IO.File]::OpenRead($path)

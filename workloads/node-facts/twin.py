@@ -4,6 +4,7 @@ What the simulated node is made of.
 
 from __future__ import annotations
 
+import ntpath
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,22 @@ from infra.simulated.model.view import WindowsError
 if TYPE_CHECKING:
     from infra.simulated.model.view import View
 
-# The model has no list of processes to find it by.
-CONTAINERD = r"C:\Program Files\containerd\containerd.exe"
-SHIM = r"C:\Program Files\containerd\containerd-shim-runhcs-v1.exe"
+SHIM = "containerd-shim-runhcs-v1"
+
+
+def _containerd(view: View) -> str:
+    path = view.process_path("containerd")
+    if path is None:
+        raise WindowsError(
+            0,
+            'Cannot find a process with the name "containerd". Verify the process name and call the cmdlet again.',
+            "Microsoft.PowerShell.Commands.ProcessCommandException",
+        )
+    return path
+
+
+def _shim(view: View) -> str:
+    return view.process_path(SHIM) or ntpath.join(ntpath.dirname(_containerd(view)), f"{SHIM}.exe")
 
 
 def _binary(view: View, path: str) -> dict[str, str]:
@@ -54,28 +68,28 @@ async def containerd(view: View) -> dict[str, str]:
     """
     Path, digest and version of the running containerd.
     """
-    return _binary(view, CONTAINERD)
+    return _binary(view, _containerd(view))
 
 
 async def containerd_version(view: View) -> str:
     """
     What ``containerd --version`` prints.
     """
-    return f"containerd github.com/containerd/containerd v{view.file_version(CONTAINERD)}"
+    return f"containerd github.com/containerd/containerd v{view.file_version(_containerd(view))}"
 
 
 async def shim(view: View) -> dict[str, str]:
     """
-    Path, digest and version of the shim beside it.
+    Path, digest and version of the shim that runs, or of the one beside containerd.
     """
-    return _binary(view, SHIM)
+    return _binary(view, _shim(view))
 
 
 async def shim_version(view: View) -> str:
     """
     What the shim prints for ``--version``.
     """
-    return f"containerd-shim-runhcs-v1 version {view.file_version(SHIM)}"
+    return f"containerd-shim-runhcs-v1 version {view.file_version(_shim(view))}"
 
 
 FACTS = {

@@ -92,6 +92,8 @@ Fact 'folders' {
 Fact 'firewallRules' {
     $key = 'SYSTEM\CurrentControlSet\Services\SharedAccess\Parameters\FirewallPolicy\FirewallRules'
     $rules = [Microsoft.Win32.Registry]::LocalMachine.OpenSubKey($key)
+    # A machine whose firewall was taken out has no rules.
+    if (-not $rules) { return }
     Get-Reaped 'hpc-conformance-' {
         foreach ($value in $rules.GetValueNames()) {
             [regex]::Match($rules.GetValue($value), '\|Name=([^|]*)\|').Groups[1].Value

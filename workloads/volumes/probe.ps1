@@ -25,8 +25,14 @@ function Get-BelowMountPoint([string] $path) {
     if ($env:CONTAINER_SANDBOX_MOUNT_POINT) { [IO.Path]::Combine($env:CONTAINER_SANDBOX_MOUNT_POINT, $path) } else { $null }
 }
 
-# A file's text. That Windows finds or opens no file there is data, as its number in round brackets. That the file is in
-# use (32, 33) or the machine exhausted (1450, 1455) is no mount's fault: nobody could look.
+# What Windows says where a path leads to no file: no file, folder or drive of the name (2, 3, 15), access denied (5), a
+# name that is none (123, 161, 206, 267), a link that is not to be followed, leads nowhere or is none (448, 1920, 1921,
+# 4390 to 4393).
+$noFile = 2, 3, 5, 15, 123, 161, 206, 267, 448, 1920, 1921, 4390, 4391, 4392, 4393
+
+# A file's text. That Windows finds or opens no file there is data, as its number in round brackets. Any other number is
+# no mount's fault, and nobody could look: a device that is not ready (21), a file in use (32, 33, 170, 1224), kept away
+# by a scanner (225) or about to be deleted (303), a broken disk (1117, 1392), a machine exhausted (1450, 1455).
 function Read-File([string] $path) {
     if (-not $path) { return '(variable not set)' }
     try { [IO.File]::ReadAllText($path) }
@@ -35,7 +41,7 @@ function Read-File([string] $path) {
         if ($cause -isnot [IO.IOException] -and $cause -isnot [UnauthorizedAccessException]) { throw }
         # 0x8007 before a number: it is Windows' own.
         $number = $cause.HResult -band 0xffff
-        if ('{0:x8}' -f $cause.HResult -notlike '8007*' -or 32, 33, 1450, 1455 -contains $number) { throw }
+        if ('{0:x8}' -f $cause.HResult -notlike '8007*' -or $noFile -notcontains $number) { throw }
         "(win32 $number)"
     }
 }

@@ -66,6 +66,7 @@ def node_facts(node: dict[str, Any]) -> NodeFacts:
         capacity_cpu=int(status["capacity"]["cpu"]),
         taints=tuple({"key": taint["key"], "effect": taint["effect"]} for taint in node["spec"].get("taints", ())),
         labels=dict(metadata.get("labels", {})),
+        machine_id=info.get("machineID") or "",
     )
 
 

@@ -312,11 +312,11 @@ class Container:
             accounts=host.accounts,
             network=rules.network_of(host.network, self.spec.id),
             host_name=name,
-            machine_name=host.host_name,
             answers_echo=rules.answers_echo,
             api_server=lambda: host.api_server,
             run=programs.run_line,
             workloads=host.workloads,
+            processes=runtime.host_processes(host.files),
             unmodelled=self.unmodelled,
         )
         files = host.files.view(storage.bindings, administrator=token.trusted)

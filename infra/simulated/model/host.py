@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.simulated.model import deviations as wrong
+from infra.simulated.model import files as paths
 from infra.simulated.model import runtime, spec
 from infra.simulated.model.accounts import Accounts
 from infra.simulated.model.container import Container
@@ -102,8 +103,8 @@ def machine_files(era: Era) -> FileSystem:
     for name in programs:
         _program(files, rf"{runtime.SYSTEM32}\{name}", windows)
     _program(files, rf"{era.powershell}\powershell.exe", windows)
-    _program(files, r"C:\Program Files\containerd\containerd.exe", era.containerd)
-    _program(files, r"C:\Program Files\containerd\containerd-shim-runhcs-v1.exe", era.shim)
+    _program(files, runtime.CONTAINERD, era.containerd)
+    _program(files, rf"{paths.parent(runtime.CONTAINERD)}\{runtime.SHIM}.exe", era.shim)
     for folder in (
         r"C:\Windows\TEMP",
         r"C:\ProgramData",

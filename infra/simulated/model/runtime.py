@@ -39,6 +39,8 @@ MACHINE_PATH = (
     "C:\\Windows\\System32\\WindowsPowerShell\\v1.0\\;C:\\Windows\\System32\\OpenSSH\\;C:\\Program Files\\containerd"
 )
 """The machine's PATH: that of services, the shim's own among them."""
+CONTAINERD = r"C:\Program Files\containerd\containerd.exe"
+SHIM = "containerd-shim-runhcs-v1"
 MOUNT_POINT = "CONTAINER_SANDBOX_MOUNT_POINT"
 
 
@@ -165,6 +167,18 @@ def _spec_error(spec: ContainerSpec, text: str) -> CreateError:
 
 def _parts(path: str) -> list[str]:
     return [part for part in re.split(r"[\\/]", path) if part]
+
+
+def host_processes(files: FileSystem) -> dict[str, str]:
+    """
+    The paths of the processes that run on the host whatever the pod: containerd, and its shim, which is the first one
+    on PATH; where there is none, the one beside containerd.
+
+    Source: containerd@2.0.0 core/runtime/v2/shim_manager.go (resolveRuntimePath).
+    """
+    folders = [*MACHINE_PATH.split(";"), paths.parent(CONTAINERD)]
+    on_path = (folder.rstrip("\\") + f"\\{SHIM}.exe" for folder in folders)
+    return {"containerd": CONTAINERD, SHIM: next(path for path in on_path if files.exists(path))}
 
 
 # What the shim does when the task is created: storage and limits.

@@ -69,11 +69,12 @@ class Machine:
     accounts: Accounts
     network: Network
     host_name: str
-    machine_name: str
     answers_echo: Callable[[Network, str], bool]
     api_server: Callable[[], ApiServer | None]
     run: Callable[[View, str], Awaitable[int]]
     workloads: Path
+    processes: Mapping[str, str]
+    """The paths of the host's own processes, by their names without extension."""
     unmodelled: list[str] = field(default_factory=list)
 
 
@@ -196,16 +197,10 @@ class View:
     @property
     def host_name(self) -> str:
         """
-        The DNS host name (not cut to 15 characters as COMPUTERNAME is).
+        The DNS host name (not cut to 15 characters as COMPUTERNAME is). It is the registry's, of which an isolated
+        container has one of its own.
         """
         return self.machine.host_name
-
-    @property
-    def machine_name(self) -> str:
-        """
-        The DNS host name that the machine's registry has, whatever the network stack in sight says.
-        """
-        return self.machine.machine_name
 
     # The network.
 
@@ -237,6 +232,12 @@ class View:
         The name of each rule of the firewall, as the machine's registry has them.
         """
         return [rule.name for rule in self.machine.network.firewall]
+
+    def process_path(self, name: str) -> str | None:
+        """
+        The program of a process that runs on the host, by its name without extension; None where none runs.
+        """
+        return self.machine.processes.get(name)
 
     def answers_echo(self, address: str) -> bool:
         """
