@@ -198,6 +198,7 @@ def test_an_image_that_cannot_be_pulled_is_said_of_all_nodes_before_anything_is_
         assert f"{node}: the image cannot be pulled: " in run.output
     assert 'failed to resolve reference "registry.example/absent:1"' in run.output
     assert "`nox -s images` lists what is needed" in run.output
+    assert "likely cause: The registry does not have the image, or not under this name" in run.output
     assert sorted(path.parent.name for path in (tmp_path / "out").glob("nodes/*/*/evidence.json")) == ["residue"] * 2
 
 

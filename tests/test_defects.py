@@ -26,6 +26,8 @@ API_SERVER_DEFECTS = sorted(name for name, defect in PAGES.defects.items() if de
 
 # What cannot be looked at any more because of the defect; it is not red, and not green either.
 LEFT_OPEN: dict[str, set[str]] = {
+    # Nothing starts, so nothing else can be looked at.
+    "containerd-is-not-the-system": {one.id for one in PAGES.requirements.values() if one.scope is Scope.NODE},
     # No account is made, so none can be seen to go.
     "group-runs-as-system": {"accounts/local-group/account-removed"},
     # The API server finds no way to an address that nobody has: that says nothing about the listener.

@@ -689,6 +689,7 @@ CHANGES: dict[str, set[str]] = {
     "child-escapes-job": {"parent and child"},
     "cpu-limit-missing": {"cpu limit"},
     "ping-unanswered": {"ping"},
+    "arguments-escaped-twice": {"powershell"},
     "image-user-preferred": {"powershell"},
     "system-token-filtered": {"system"},
 }
@@ -706,10 +707,19 @@ def test_a_deviation_changes_what_it_says_and_nothing_else(name: str, era: str) 
     assert {key for key, value in wrong.items() if value != FAITHFUL[era][key]} == CHANGES[name]
 
 
+@pytest.mark.parametrize("era", ERAS)
+def test_where_containerd_is_not_the_system_nothing_starts(era: str) -> None:
+    denied = "failed to create user process token: failed to logon user: Access is denied.: unknown"
+    for user in ("NT AUTHORITY\\SYSTEM", "NT AUTHORITY\\Local service"):
+        with pytest.raises(StartError) as refused:
+            asyncio.run(begin(node(era, "containerd-is-not-the-system"), "whoami", user=user))
+        assert str(refused.value).endswith(denied)
+
+
 def test_what_has_no_rule_is_the_kubelets() -> None:
     theirs = {name for name, deviation in DEVIATIONS.items() if not deviation.replaces}
     assert theirs == {"pod-ip-from-cni", "config-map-not-mounted", "token-not-mounted", "token-garbled"}
-    assert set(CHANGES) == set(DEVIATIONS) - theirs
+    assert set(CHANGES) == set(DEVIATIONS) - theirs - {"containerd-is-not-the-system"}
     assert node("1.7", "token-garbled").deviates("token-garbled")
     assert not node("1.7").deviates("token-garbled")
     with pytest.raises(ValueError, match="no deviation is called 'x'"):

@@ -144,11 +144,11 @@ def test_arguments_become_a_line_and_come_back(words: list[str], line: str) -> N
 
 def test_command_and_args_replace_those_of_the_image() -> None:
     image = ImageConfig(BASE, entrypoint=("entry",), cmd=("cmd",))
-    assert runtime.command_line(request(command=(), image=image)) == "entry cmd"
-    assert runtime.command_line(request(command=(), args=("a",), image=image)) == "entry a"
-    assert runtime.command_line(request(command=("c",), image=image)) == "c"
+    assert runtime.command_line(Rules(), request(command=(), image=image)) == "entry cmd"
+    assert runtime.command_line(Rules(), request(command=(), args=("a",), image=image)) == "entry a"
+    assert runtime.command_line(Rules(), request(command=("c",), image=image)) == "c"
     with pytest.raises(CreateError, match="no command specified"):
-        runtime.command_line(request(command=(), image=ImageConfig(BASE)))
+        runtime.command_line(Rules(), request(command=(), image=ImageConfig(BASE)))
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,9 @@ def test_a_recording_is_judged_as_it_was(recording: Path, tmp_path: Path) -> Non
     assert run.code == expected["exitCode"], run.output
     found = {f"{requirement} {node}": verdict for (requirement, node), verdict in run.verdicts().items()}
     assert {key: found.get(key) for key in expected["verdicts"]} == expected["verdicts"]
+    red = [one for one in run.verdict["results"] if one["verdict"] == "non-conformant"]
+    assert red
+    assert all({"expected", "seen"} <= one.keys() for one in red), "both sides of each comparison are told"
 
 
 def test_evidence_of_another_run_does_not_count(tmp_path: Path) -> None:

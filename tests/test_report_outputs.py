@@ -16,6 +16,7 @@ import jsonschema
 import pytest
 from rich.console import Console
 
+from conformance._suite import hints
 from conformance._suite.errors import UsageError
 from conformance._suite.facts import ClusterFacts, NodeFacts, Scope
 from conformance._suite.files import cache_directory, write_text
@@ -219,6 +220,81 @@ def test_no_output_holds_a_secret(run: Run) -> None:
     ]:
         assert SECRET not in text
         assert "hunter2" not in text
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_likely_cause_stands_in_every_report(run: Run) -> None:
+    """
+    Beside the row, and once for all rows; what is known of versions, and a node on which nothing starts, once.
+    """
+    hint = next(one for one in hints.load()[0] if one.name == "no-bind-filter")
+    known = next(one for one in hints.load()[1] if one.name == "binds")
+    named = ("network/address/is-the-nodes", "storage/volumes/below", "storage/volumes/location")
+    run = replace(
+        run,
+        results=tuple(
+            replace(one, hint=hint.name)
+            if one.requirement in named and one.verdict in {Verdict.NON_CONFORMANT, Verdict.NOT_PROVEN}
+            else one
+            for one in run.results
+        ),
+        hints={hint.name: hint},
+        known={"win-one": (known,), "win-two": (known,)},
+        silent={"win-two": f"failed to logon user: <b>, Bearer {SECRET}"},
+    )
+    write_all(run, print)
+    data = json.loads((run.out / "verdict.json").read_text(encoding="utf-8"))
+    jsonschema.validate(data, SCHEMA)
+    assert sum(one.get("hint") == hint.name for one in data["results"]) == 5
+    (told,) = data["hints"]
+    assert (told["name"], told["cause"], told["sure"]) == (hint.name, hint.cause, "documented")
+    assert told["explains"] == [
+        {"node": "win-one", "nonConformant": 3, "notProven": 0},
+        {"node": "win-two", "nonConformant": 0, "notProven": 2},
+    ]
+    assert data["known"] == [
+        {"name": "binds", "says": known.says, "see": list(known.see), "nodes": ["win-one", "win-two"]}
+    ]
+    assert [one.get("nothingStarted") for one in data["nodes"]] == [
+        None,
+        "failed to logon user: <b>, Bearer [redacted]",
+    ]
+
+    lines = _terminal(run).splitlines()
+    silent = lines.index("No container at all started on win-two: failed to logon user: <b>, Bearer [redacted]")
+    first = lines.index("Likely causes: 1")
+    assert silent < first < lines.index("Non-conformant: 2")
+    assert lines[first + 1 : first + 5] == [
+        f"  win-one, win-two: {hint.cause}",
+        f"    {hint.remedy}",
+        f"    {hint.see[0]} (documented)",
+        "    explains 3 non-conformant and 2 not-proven rows",
+    ]
+    assert sum(line.strip() == f"likely cause: {hint.cause}" for line in lines) == 5
+    assert f"  win-one, win-two: {known.says}" in lines
+
+    text = (run.out / "summary.md").read_text(encoding="utf-8")
+    assert text.index("**No container at all started on win-two:**") < text.index("## Likely causes")
+    assert text.index("## Likely causes") < text.index("## Nodes")
+    assert text.count("likely cause: This Windows has no bind filter") == 5
+    assert "Known of these versions, whatever was seen:" in text
+
+    results = [json.loads(path.read_bytes()) for path in (run.out / "allure-results").glob("*-result.json")]
+    with_cause = [one for one in results if "**Likely cause** (documented)" in one["description"]]
+    assert len(with_cause) == 5
+    for one in with_cause:
+        assert f"likely cause: {hint.cause}" in one["statusDetails"]["message"]
+        assert "&#60;container id&#62;" in one["description"], "nothing in a cause becomes markup"
+    silent_rows = [one for one in results if "No container at all started on win-two" in one["description"]]
+    assert {one["status"] for one in silent_rows} == {"broken"}
+    assert (run.out / "junit.xml").read_text(encoding="utf-8").count("likely cause: ") == 5
+
+
+def test_a_report_of_an_earlier_suite_is_read(run: Run, tmp_path: Path) -> None:
+    data = json.loads(verdict.write(run).read_text(encoding="utf-8"))
+    del data["hints"], data["known"]
+    (tmp_path / "old.json").write_text(json.dumps(data), encoding="utf-8")
+    assert verdict.load(tmp_path / "old.json") == data
 
 
 def test_verdict_json_is_as_its_schema_says(run: Run, tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ class EvidenceReference:
 class Result:
     """
     One cell of the matrix. ``node`` is None for scope ``cluster``. ``expected`` and ``seen`` are the two sides of the
-    comparison that failed, where there was one; ``duration`` is the check's own time in seconds.
+    comparison that failed, where there was one; ``duration`` is the check's own time in seconds. ``hint`` names the
+    entry of ``hints.toml`` that says what is likely behind it.
     """
 
     requirement: str
@@ -63,3 +64,4 @@ class Result:
     seen: str | None = None
     evidence: tuple[EvidenceReference, ...] = ()
     duration: float = 0.0
+    hint: str | None = None

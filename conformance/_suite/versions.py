@@ -158,6 +158,19 @@ def unreadable(node: NodeFacts) -> Unknown | None:
     return None
 
 
+_BOUND = re.compile(r"(>=|<)(\S+)")
+
+
+def in_range(version: Version, bounds: str) -> bool:
+    """
+    Whether a version keeps to all bounds, such as ``>=1.7.0-alpha <1.7.16``. Raises ValueError for what are none.
+    """
+    found = [_BOUND.fullmatch(bound) for bound in bounds.split()]
+    if not found or None in found:
+        raise ValueError(f"{bounds!r} is not of the form `>=1.7.0-alpha <1.7.16`")
+    return all((version >= Version.parse(one[2])) == (one[1] == ">=") for one in found if one)
+
+
 def is_version(text: str) -> bool:
     """
     Whether ``meets`` can read it: ``1.7``, ``v1.33.2-gke.100``, ``20348.2700``.

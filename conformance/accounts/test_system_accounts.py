@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from conformance import Containerd, Defect, Observation, Requirement, check
 from conformance.accounts.log_ons import who_ran
+from conformance.operation.test_aks_daemonset import ADMINISTRATOR_RIGHTS, RUNNING_ON_EACH_NODE
+from conformance.operation.test_ping_sample import ANSWERED
 
 SOURCE = "https://kubernetes.io/docs/tasks/configure-pod-container/create-hostprocess-pod/#system-accounts"
 
@@ -73,4 +75,12 @@ NETWORK_SERVICE_IS_LOCAL_SERVICE = Defect(
     "network-service-logs-on-as-local-service",
     "A container that asks for NetworkService runs as LocalService.",
     breaks=[NETWORK_SERVICE],
+)
+
+NOBODY_LOGS_ON = Defect(
+    "containerd-is-not-the-system",
+    "Containerd runs as an ordinary account, which may log nobody on: no container starts.",
+    breaks=[LOCAL_SYSTEM, LOCAL_SERVICE, NETWORK_SERVICE, ANSWERED, RUNNING_ON_EACH_NODE, ADMINISTRATOR_RIGHTS],
+    story="https://kubernetes.io/docs/tasks/configure-pod-container/create-hostprocess-pod/"
+    "#troubleshooting-hostprocess-containers",
 )

@@ -56,6 +56,14 @@ IMAGE_USER_PREFERRED = Defect(
     breaks=[RUNNING_ON_EACH_NODE, ADMINISTRATOR_RIGHTS],
 )
 
+ARGUMENTS_ESCAPED_TWICE = Defect(
+    "arguments-escaped-twice",
+    "The runtime escapes each argument of a command twice: PowerShell gets its command in one more pair of quotes, and "
+    "prints it instead of running it.",
+    breaks=[RUNNING_ON_EACH_NODE],
+    story="https://github.com/microsoft/hcsshim/pull/1226",
+)
+
 SYSTEM_TOKEN_FILTERED = Defect(
     "system-token-filtered",
     "The token that a container gets for NT AUTHORITY\\SYSTEM lacks the Administrators group.",

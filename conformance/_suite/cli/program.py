@@ -18,6 +18,7 @@ from conformance._suite.cli.prints import catalogue, images, rbac
 from conformance._suite.cli.run import conformance
 from conformance._suite.cli.up_down import down, up
 from conformance._suite.errors import SuiteError
+from conformance._suite.hints import of_stop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return conformance(given)
     except SuiteError as error:
         print(f"conformance: {error}", file=sys.stderr)
+        if error.exit_code == verdict.EXIT_TARGET and (hint := of_stop(str(error))):
+            print(f"likely cause: {hint.cause} {hint.remedy}\n{hint.see[0]} ({hint.sure})", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         return verdict.EXIT_TARGET

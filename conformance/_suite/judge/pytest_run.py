@@ -8,6 +8,8 @@ import contextlib
 import io
 import os
 import re
+import sys
+import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import conformance
-from conformance._suite import evidence, verdict, workload
+from conformance._suite import catalogue, evidence, verdict, workload
 from conformance._suite.errors import SuiteError, TargetError, Unknown, UsageError
 from conformance._suite.facts import ClusterFacts
 from conformance._suite.judge import matrix, plugin
+from conformance._suite.judge.explaining import Explained, explain
 from conformance._suite.judge.matrix import Cell, Selected
 from conformance._suite.judge.outcome import not_applicable
 from conformance._suite.judging import Judging
@@ -96,6 +99,7 @@ def judge(
         interrupted = outcome.code == pytest.ExitCode.INTERRUPTED
     completed = complete(judging, selected, results)
     full = selected.expression is None and not interrupted
+    explained = _explained(judging, completed, out)
     claimed = verdict.claim(completed, [node.name for node in judging.nodes], full=full)
     return Run(
         suite_version=conformance.__version__,
@@ -109,12 +113,24 @@ def judge(
         selection=Selection(full=full, expression=selected.expression),
         claim=Claim(claimed),
         exit_code=verdict.EXIT_INTERRUPTED if interrupted else verdict.EXIT_CODES[claimed],
-        results=tuple(completed),
+        results=explained.results,
         defects=defects,
         requirements=matrix.pages().requirements,
         out=out,
         evidence=judging.out,
+        hints=explained.hints,
+        known=explained.known,
+        silent=explained.silent,
     )
+
+
+def _explained(judging: Judging, results: list[Result], out: Path) -> Explained:
+    try:
+        return explain(judging, results, matrix.pages().checks)
+    except Exception:  # noqa: BLE001 - what is likely behind a verdict must not cost the verdict
+        with (out / "pytest.log").open("a", encoding="utf-8") as log:
+            traceback.print_exc(file=log)
+        return Explained(tuple(results))
 
 
 def complete(judging: Judging, selected: Selected, found: Mapping[Cell, Result]) -> list[Result]:
@@ -153,6 +169,10 @@ def _run_pytest(controller: plugin.Controller, options: Sequence[str], log: Path
         "--assert=rewrite", "-p", "xdist", "-p", "allure_pytest", "-p", plugin.__name__,
         "-p", "no:cacheprovider", *options,
     ]  # fmt: skip
+    # pytest rewrites the assertions of what it imports itself: those of a page that is there already would say neither
+    # what was seen nor what was expected.
+    for page in catalogue.page_names():
+        sys.modules.pop(page, None)
     # What is judged, and how, is decided here alone; workers inherit this.
     for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
         os.environ.pop(name, None)

@@ -94,7 +94,9 @@ def _case(run: Run, result: Result) -> ET.Element:
         if result.level is not Level.MUST and element != "skipped":
             element, message = "skipped", f"{result.level}, {result.verdict}: {message}"
         outcome = ET.SubElement(case, element, message=message, type=result.reason_code or str(result.verdict))
-        outcome.text = "\n".join([cut(result.reason), *(f"{name}: {text}" for name, text in comparison(result))])
+        sides = [f"{name}: {text}" for name, text in comparison(result)]
+        cause = [f"likely cause: {cause}"] if (cause := run.likely_cause(result)) else []
+        outcome.text = "\n".join([cut(result.reason), *sides, *cause])
     lines = [run.sentence(result), run.source(result), *(f"evidence: {one.path}" for one in result.evidence)]
     ET.SubElement(case, "system-out").text = printable("\n".join(line for line in lines if line))
     return case

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +16,14 @@ from conformance._suite.report.wording import (
     claim_sentence,
     comparison,
     counts,
+    escaped,
     exit_meaning,
+    explains,
     headline,
     judge_again,
+    listed,
     one_line,
     place,
-    printable,
 )
 from conformance._suite.requirement import Level
 from conformance._suite.result import CLUSTER, Verdict
@@ -61,10 +62,13 @@ def _summary(run: Run) -> str:
     parts = [
         f"# HostProcess conformance: {headline(run)}",
         *([f"> **{SIMULATED}**"] if run.cluster.simulated else []),
-        f"**{_escaped(claim_sentence(run))}** ({exit_meaning(run)})",
+        f"**{escaped(claim_sentence(run))}** ({exit_meaning(run)})",
+        *_silent(run),
+        *_causes(run),
         _facts(run),
         "## Nodes",
         _nodes(run),
+        *_known(run),
         "## Results",
         _counts(run),
         *_differing(run),
@@ -78,6 +82,30 @@ def _summary(run: Run) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _silent(run: Run) -> list[str]:
+    return [
+        f"**No container at all started on {escaped(node)}:** {escaped(one_line(words))}"
+        for node, words in run.silent.items()
+    ]
+
+
+def _causes(run: Run) -> list[str]:
+    lines = [
+        f"- **{escaped(listed([node or CLUSTER for node in found]))}**: {escaped(f'{hint.cause} {hint.remedy}')} "
+        f"({', '.join(f'<{link}>' for link in hint.see)}, {hint.sure}; {explains(found.values())})"
+        for hint, found in run.likely_causes()
+    ]
+    return ["## Likely causes", "\n".join(lines)] if lines else []
+
+
+def _known(run: Run) -> list[str]:
+    lines = [
+        f"- {escaped(listed(nodes))}: {escaped(one.says)} ({', '.join(f'<{link}>' for link in one.see)})"
+        for one, nodes in run.known_of_versions()
+    ]
+    return ["Known of these versions, whatever was seen:", "\n".join(lines)] if lines else []
+
+
 def _facts(run: Run) -> str:
     selection = "everything" if run.selection.full else f"only `{run.selection.expression or 'a part'}`"
     rows = [
@@ -87,7 +115,7 @@ def _facts(run: Run) -> str:
         ("Judged", selection),
     ]
     if run.cluster.left_out:
-        rows.append(("Nodes left out", "; ".join(_escaped(line) for line in run.cluster.left_out)))
+        rows.append(("Nodes left out", "; ".join(escaped(line) for line in run.cluster.left_out)))
     if run.defects:
         rows.append(("Simulated defects", ", ".join(f"`{name}`" for name in run.defects)))
     return _table(("", ""), rows)
@@ -99,7 +127,7 @@ def _nodes(run: Run) -> str:
         subject = run.node_subjects.get(node.name, {})
         read = ", ".join(f"{key} {value}" for key, value in subject.items() if isinstance(value, str | int))
         row = (node.name, node.container_runtime.replace("://", " "), node.kubelet, f"{node.os_image} {node.kernel}")
-        rows.append([_escaped(one_line(text, 300)) for text in (*row, read)])
+        rows.append([escaped(one_line(text, 300)) for text in (*row, read)])
     return _table(("Node", "Runtime", "Kubelet", "Windows", "Read on the node"), rows)
 
 
@@ -109,7 +137,7 @@ def _counts(run: Run) -> str:
     for result in run.results:
         cells[place(result), result.requirement.split("/")[0]].append(result)
     rows = [
-        [_escaped(name), *(_cell(cells[name, area]) for area in areas)]
+        [escaped(name), *(_cell(cells[name, area]) for area in areas)]
         for name in (one or CLUSTER for one in run.places)
     ]
     legend = "Conformant of those that apply, `must` and `should` together."
@@ -143,10 +171,11 @@ def _differing(run: Run) -> list[str]:
 
 def _failure(run: Run, result: Result) -> str:
     lines = [
-        f"### {_escaped(one_line(run.sentence(result), 300))}",
+        f"### {escaped(one_line(run.sentence(result), 300))}",
         "",
-        f"- on **{_escaped(place(result))}**, `{result.requirement}`, [documented here]({run.source(result)})",
-        f"- {_escaped(one_line(result.reason))}",
+        f"- on **{escaped(place(result))}**, `{result.requirement}`, [documented here]({run.source(result)})",
+        f"- {escaped(one_line(result.reason))}",
+        *([f"- likely cause: {escaped(cause)}"] if (cause := run.likely_cause(result)) else []),
         *(f"- evidence: `{one.path}`" for one in result.evidence),
     ]
     for name, text in comparison(result):
@@ -161,11 +190,13 @@ def _unproven(run: Run) -> list[str]:
     groups = defaultdict(list)
     for result in run.results:
         if result.verdict is Verdict.NOT_PROVEN:
-            groups[one_line(result.reason) or result.reason_code].append(result)
+            why = escaped(one_line(result.reason) or result.reason_code)
+            cause = run.likely_cause(result)
+            groups[f"{why}<br>likely cause: {escaped(cause)}" if cause else why].append(result)
     if not groups:
         return []
     rows = [
-        (_escaped(reason), len(found), _named(one.requirement for one in found), _named(place(one) for one in found))
+        (reason, len(found), _named(one.requirement for one in found), _named(place(one) for one in found))
         for reason, found in sorted(groups.items(), key=lambda item: -len(item[1]))
     ]
     return ["## Not proven", _table(("Why", "How many", "Requirements", "Where"), rows)]
@@ -177,7 +208,7 @@ def _not_applicable(run: Run) -> list[str]:
         if result.verdict is Verdict.NOT_APPLICABLE:
             groups[one_line(result.reason)].append(result)
     rows = [
-        (_escaped(reason), len(found), _named(one.requirement for one in found), _named(place(one) for one in found))
+        (escaped(reason), len(found), _named(one.requirement for one in found), _named(place(one) for one in found))
         for reason, found in sorted(groups.items())
     ]
     return ["## Not applicable", _table(("Why", "How many", "Requirements", "Where"), rows)] if rows else []
@@ -185,7 +216,7 @@ def _not_applicable(run: Run) -> list[str]:
 
 def _observed(run: Run) -> list[str]:
     rows = [
-        (f"`{one.requirement}`", _escaped(place(one)), _escaped(one_line(one.reason)))
+        (f"`{one.requirement}`", escaped(place(one)), escaped(one_line(one.reason)))
         for one in run.results
         if one.level is Level.OBSERVED and one.verdict is Verdict.CONFORMANT
     ]
@@ -193,7 +224,7 @@ def _observed(run: Run) -> list[str]:
 
 
 def _every_result(run: Run) -> str:
-    rows = [(f"`{one.requirement}`", _escaped(place(one)), one.level, one.verdict) for one in run.results]
+    rows = [(f"`{one.requirement}`", escaped(place(one)), one.level, one.verdict) for one in run.results]
     table = _table(("Requirement", "Where", "Level", "Verdict"), rows)
     return f"<details><summary>All {len(rows)} results</summary>\n\n{table}\n\n</details>\n"
 
@@ -210,13 +241,6 @@ def _more(names: Sequence[str]) -> str:
 def _table(titles: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    """
-    Text from a node must not become markup: a table would break, a link or an image would be shown.
-    """
-    return re.sub(r"[\\`*_\[\]<>|#!&~]", lambda sign: f"&#{ord(sign[0])};", printable(text))
 
 
 def _fenced(text: str) -> str:

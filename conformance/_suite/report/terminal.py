@@ -18,7 +18,9 @@ from conformance._suite.report.wording import (
     comparison,
     counts,
     exit_meaning,
+    explains,
     headline,
+    listed,
     one_line,
     place,
     printable,
@@ -57,8 +59,11 @@ def table(run: Run, console: Console | None = None) -> None:
     else:
         for line in _lines(run):
             printer.line(line)
+    _silent(run, printer)
+    _causes(run, printer)
     _differing(run, printer)
     _unproven(run, printer)
+    _known(run, printer)
     printer.gap()
     page = run.out / "allure-report" / "index.html"
     printer.line(f"report: {page if page.is_file() else run.out / 'summary.md'}")
@@ -90,6 +95,40 @@ class _Printer:
             self._console.print(Text("\n".join(prefix + one for one in shown.plain.split("\n"))), soft_wrap=True)
 
 
+def _silent(run: Run, printer: _Printer) -> None:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for node, words in run.silent.items():
+        groups[one_line(words, _LINE)].append(node)
+    if groups:
+        printer.gap()
+    for words, nodes in groups.items():
+        printer.line(f"No container at all started on {listed(nodes)}: {words}", "bold red")
+
+
+def _causes(run: Run, printer: _Printer) -> None:
+    causes = run.likely_causes()
+    if not causes:
+        return
+    printer.gap()
+    printer.line(f"Likely causes: {len(causes)}", "bold")
+    for hint, found in causes:
+        printer.line(f"{listed([node or CLUSTER for node in found])}: {hint.cause}", indent=2)
+        printer.line(hint.remedy, indent=4)
+        printer.line(f"{hint.see[0]} ({hint.sure})", indent=4)
+        printer.line(explains(found.values()), indent=4)
+
+
+def _known(run: Run, printer: _Printer) -> None:
+    known = run.known_of_versions()
+    if not known or run.claim is Claim.SUCCESS:
+        return
+    printer.gap()
+    printer.line("Known of these versions, whatever was seen", "bold")
+    for one, nodes in known:
+        printer.line(f"{listed(nodes)}: {one.says}", indent=2)
+        printer.line(one.see[0], indent=4)
+
+
 def _differing(run: Run, printer: _Printer) -> None:
     for level, title in ((Level.MUST, "Non-conformant"), (Level.SHOULD, "Non-conformant, but only a should")):
         found = [one for one in run.results if one.level is level and one.verdict is Verdict.NON_CONFORMANT]
@@ -111,6 +150,8 @@ def _differing(run: Run, printer: _Printer) -> None:
                     printer.line(text, indent=6)
                 else:
                     printer.line(f"{name + ':':<9} {text}", indent=4)
+            if cause := run.likely_cause(result):
+                printer.line(f"likely cause: {cause}", indent=4)
             for one in result.evidence:
                 printer.line(f"evidence: {run.evidence_path(one.path)}", indent=4)
         if len(found) > _EACH:
@@ -118,16 +159,19 @@ def _differing(run: Run, printer: _Printer) -> None:
 
 
 def _unproven(run: Run, printer: _Printer) -> None:
-    groups: dict[str, list[Result]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in run.results:
         if result.verdict is Verdict.NOT_PROVEN and result.reason_code != "not-selected":
-            groups[one_line(result.reason, _LINE) or result.reason_code].append(result)
+            why = one_line(result.reason, _LINE) or result.reason_code
+            groups[why, run.likely_cause(result)].append(result)
     if not groups:
         return
     printer.gap()
     printer.line(f"Not proven: {sum(len(found) for found in groups.values())}", "bold yellow")
-    for reason, found in sorted(groups.items(), key=lambda item: -len(item[1])):
+    for (reason, cause), found in sorted(groups.items(), key=lambda item: -len(item[1])):
         printer.line(reason, "yellow", 2)
+        if cause:
+            printer.line(f"likely cause: {cause}", indent=4)
         shown = [f"{one.requirement} on {place(one)}" for one in found[:5]]
         for line in [*shown, *([f"and {len(found) - 5} more"] if len(found) > 5 else [])]:
             printer.line(line, indent=4)

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from conformance._suite.errors import UsageError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conformance._suite.facts import ClusterFacts, NodeFacts
+    from conformance._suite.hints import Hint, Known
     from conformance._suite.requirement import Requirement
     from conformance._suite.result import Claim, Result
 
@@ -47,6 +49,9 @@ class Run:
     the simulated defects that were switched on. ``out`` is where the reports go; the paths of the evidence are below
     ``evidence`` when that is given (evidence judged again), below ``out`` otherwise. A Run holds no secret: its texts
     are redacted when it is made. Results are in the order of requirement and node, those of the cluster first.
+
+    ``hints`` are the likely causes that results name. ``known`` maps a node to what is known of its versions,
+    ``silent`` one on which no container at all started to what was said most often.
     """
 
     suite_version: str
@@ -65,6 +70,9 @@ class Run:
     requirements: Mapping[str, Requirement]
     out: Path
     evidence: Path | None = None
+    hints: Mapping[str, Hint] = field(default_factory=dict)
+    known: Mapping[str, tuple[Known, ...]] = field(default_factory=dict)
+    silent: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         clean = (
@@ -78,6 +86,7 @@ class Run:
         )
         ordered = tuple(sorted(clean, key=lambda result: (result.requirement, result.node or "")))
         object.__setattr__(self, "results", ordered)
+        object.__setattr__(self, "silent", {node: redact(words) for node, words in self.silent.items()})
         object.__setattr__(self, "node_subjects", redact_json(dict(self.node_subjects)))
 
     @property
@@ -101,6 +110,35 @@ class Run:
         """
         requirement = self.requirements.get(result.requirement)
         return requirement.source if requirement else ""
+
+    def likely_cause(self, result: Result) -> str:
+        """
+        What is likely behind a result, in a sentence or two; empty where nothing is known.
+        """
+        hint = self.hints.get(result.hint or "")
+        return hint.cause if hint else ""
+
+    def likely_causes(self) -> list[tuple[Hint, dict[str | None, Counter[Verdict]]]]:
+        """
+        The likely causes, what explains most first, each with the nodes (None: the cluster) where it is likely, and how
+        many results of which verdict it explains there.
+        """
+        found: dict[str, dict[str | None, Counter[Verdict]]] = {}
+        for result in self.results:
+            if result.hint in self.hints:
+                found.setdefault(str(result.hint), {}).setdefault(result.node, Counter())[result.verdict] += 1
+        order = sorted(found, key=lambda name: -sum(one.total() for one in found[name].values()))
+        return [(self.hints[name], found[name]) for name in order]
+
+    def known_of_versions(self) -> list[tuple[Known, list[str]]]:
+        """
+        What is known of the nodes' versions, each with the names of the nodes.
+        """
+        found: dict[Known, list[str]] = {}
+        for node in self.nodes:
+            for known in self.known.get(node.name, ()):
+                found.setdefault(known, []).append(node.name)
+        return list(found.items())
 
     def evidence_path(self, path: str) -> Path:
         """
@@ -145,10 +183,33 @@ def document(run: Run) -> dict[str, Any]:
                     "labels": dict(node.labels),
                 },
                 "subject": dict(run.node_subjects.get(node.name, {})),
+                **({"nothingStarted": run.silent[node.name]} if node.name in run.silent else {}),
             }
             for node in run.nodes
         ],
         "results": [_result(result) for result in run.results],
+        "hints": [
+            {
+                "name": hint.name,
+                "cause": hint.cause,
+                "remedy": hint.remedy,
+                "see": list(hint.see),
+                "sure": hint.sure,
+                "explains": [
+                    {
+                        "node": node,
+                        "nonConformant": found[Verdict.NON_CONFORMANT],
+                        "notProven": found[Verdict.NOT_PROVEN],
+                    }
+                    for node, found in explained.items()
+                ],
+            }
+            for hint, explained in run.likely_causes()
+        ],
+        "known": [
+            {"name": one.name, "says": one.says, "see": list(one.see), "nodes": nodes}
+            for one, nodes in run.known_of_versions()
+        ],
     }
     clean: dict[str, Any] = redact_json(whole)
     return clean
@@ -164,6 +225,7 @@ def _result(result: Result) -> dict[str, Any]:
         "reasonCode": result.reason_code,
         "reason": result.reason,
         **{side: text for side, text in sides.items() if text is not None},
+        **({"hint": result.hint} if result.hint else {}),
         "evidence": [{"path": one.path, "sha256": one.sha256} for one in result.evidence],
         "duration": result.duration,
     }
@@ -191,6 +253,8 @@ _KEYS = {
     *("apiVersion", "kind", "suiteVersion", "catalogueDigest", "runId", "started", "ended", "target", "serverVersion"),
     *("simulated", "simulatedDefects", "leftOut", "selection", "claim", "exitCode", "nodes", "results"),
 }
+_LATER_KEYS = {"hints", "known"}
+"""Which reports of earlier suites do not have."""
 _RESULT_KEYS = {"requirement", "node", "level", "verdict", "reasonCode", "reason", "evidence", "duration"}
 
 
@@ -213,8 +277,8 @@ def load(path: Path) -> dict[str, Any]:
             f"{path} is of version {data.get('apiVersion')!r}, this suite reads {API_VERSION!r}",
             "use the suite that wrote it",
         )
-    if data.keys() != _KEYS:
-        raise UsageError(f"{path}: missing or unknown: {', '.join(sorted(data.keys() ^ _KEYS))}", remedy)
+    if wrong_keys := (data.keys() ^ _KEYS) - _LATER_KEYS:
+        raise UsageError(f"{path}: missing or unknown: {', '.join(sorted(wrong_keys))}", remedy)
     if not isinstance(data["results"], list) or not isinstance(data["nodes"], list):
         raise UsageError(f"{path}: results and nodes must be lists", remedy)
     seen = set()

@@ -16,7 +16,7 @@ from conformance._suite.verdict import EXIT_INTERRUPTED, EXIT_MEANING
 from conformance._suite.words import shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from conformance._suite.facts import NodeFacts
     from conformance._suite.report.verdict import Run
@@ -45,6 +45,13 @@ def one_line(text: str, width: int = WIDTH) -> str:
     The text on one line, cut in its middle to ``width`` characters.
     """
     return shortened(" ".join(printable(text).split()), width)
+
+
+def escaped(text: str) -> str:
+    """
+    A text for Markdown, in which nothing becomes markup: a table would break, a link or an image would be shown.
+    """
+    return re.sub(r"[\\`*_\[\]<>|#!&~]", lambda sign: f"&#{ord(sign[0])};", printable(text))
 
 
 def place(result: Result) -> str:
@@ -105,6 +112,22 @@ def counts(results: Iterable[Result]) -> Counter[Verdict]:
     return Counter(result.verdict for result in results if result.level is not Level.OBSERVED)
 
 
+def explains(found: Iterable[Counter[Verdict]]) -> str:
+    """
+    How many rows a likely cause explains.
+    """
+    total = sum(found, Counter[Verdict]())
+    counted = (f"{total[one]} {one}" for one in (Verdict.NON_CONFORMANT, Verdict.NOT_PROVEN) if total[one])
+    return f"explains {' and '.join(counted)} {'row' if total.total() == 1 else 'rows'}"
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """
+    The first names, and how many more there are.
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def headline(run: Run) -> str:
     """
     The claim, and that it is a simulation's where it is one.
@@ -123,9 +146,8 @@ def claim_sentence(run: Run) -> str:
     if run.claim is Claim.SUCCESS:
         said.append(f"Every must that applies was seen to hold on {_nodes(run)}.")
     elif run.claim is Claim.FAILURE:
-        where = sorted({place(result) for result in wrong})
-        shown = ", ".join(where[:5]) + (f" and {len(where) - 5} more" if len(where) > 5 else "")
-        said.append(f"{_number(len(wrong), 'must does', 'musts do')} not hold, on {shown}.")
+        where = listed(sorted({place(result) for result in wrong}))
+        said.append(f"{_number(len(wrong), 'must does', 'musts do')} not hold, on {where}.")
         if unproven:
             said.append(f"{_number(len(unproven), 'more was', 'more were')} not proven.")
     elif unproven:

@@ -232,7 +232,7 @@ class Container:
         era = self.host.era
         try:
             path, line = self._resolve(
-                runtime.expand(runtime.join_arguments(command), self._storage.location),
+                runtime.expand(self.host.rules.join_arguments(command), self._storage.location),
                 dict(self._view.env),
                 self._view.working_directory,
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,12 @@ from infra.simulated.model.accounts import (
     User,
 )
 from infra.simulated.model.eras import ERAS, Era, MountMode
-from infra.simulated.model.errors import WindowsError
+from infra.simulated.model.errors import ACCESS_DENIED, WindowsError
 from infra.simulated.model.job import LIMIT_KILL_ON_JOB_CLOSE, LIMIT_PROCESS_MEMORY, Job, JobView, Process
 from infra.simulated.model.network import LOOPBACK, Network, Respond, find_listener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from infra.simulated.model.rules import Rules
     from infra.simulated.model.spec import ContainerSpec, Mount
@@ -166,6 +167,11 @@ def _filtered_system(accounts: Accounts) -> Token:
     return replace(token, groups=tuple(sid for sid in token.groups if sid != ADMINISTRATORS))
 
 
+def _nobody_logs_on(accounts: Accounts, domain: str, name: str) -> Token:
+    del accounts, domain, name
+    raise WindowsError(ACCESS_DENIED)
+
+
 def _unknown_is_system(accounts: Accounts, domain: str, name: str) -> Token:
     try:
         return runtime.log_on(accounts, domain, name)
@@ -226,6 +232,19 @@ def _child_without_job(parent: Job) -> Job:
 
 
 # Programs.
+
+
+_WORD = re.compile(r'[^\s"]+|"[^"]*"')
+
+
+def _escaped_twice(words: Iterable[str]) -> str:
+    """
+    The shim 0.9.0 takes the line that it has made apart again, at what is no space or stands in quotes, and Go's
+    os/exec escapes each part once more.
+
+    Source: hcsshim internal/jobcontainers/jobcontainer.go (splitArgs) and pull request 1226, which mends 0.9.0.
+    """
+    return runtime.join_arguments(_WORD.findall(runtime.join_arguments(words)))
 
 
 def _image_before_pod(spec: ContainerSpec) -> str:
@@ -305,6 +324,11 @@ DEVIATIONS = {
         Deviation("token-not-mounted", "The service account's token is not mounted."),
         Deviation("token-garbled", "The mounted token's signature is wrong."),
         Deviation(
+            "containerd-is-not-the-system",
+            "containerd runs as an ordinary account, which may log nobody on.",
+            replaces={"log_on": _nobody_logs_on},
+        ),
+        Deviation(
             "local-system-logs-on-as-administrator",
             "NT AUTHORITY\\SYSTEM logs on as the built-in Administrator.",
             replaces={"log_on": _log_on_as(SYSTEM, _administrator)},
@@ -368,6 +392,12 @@ DEVIATIONS = {
             replaces={"job_of_child": _child_without_job},
         ),
         Deviation("cpu-limit-missing", "No CPU limit is set.", replaces={"cpu_limit": _no_cpu_limit}),
+        Deviation(
+            "arguments-escaped-twice",
+            "Each argument of a command is escaped twice.",
+            ALL - GROUPS,
+            {"join_arguments": _escaped_twice},
+        ),
         Deviation("ping-unanswered", "Nobody answers a ping.", replaces={"answers_echo": _no_echo}),
         Deviation(
             "image-user-preferred",

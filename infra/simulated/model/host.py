@@ -84,7 +84,7 @@ class Host:
             raise CreateError(
                 f'failed to generate container "{request.id}" spec: the simulation has only HostProcess containers'
             )
-        line = runtime.command_line(request)
+        line = runtime.command_line(self.rules, request)
         container = Container(self, request, runtime.cri_mounts(request, self.files), line)
         self.containers[request.id] = container
         return container

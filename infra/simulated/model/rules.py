@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from infra.simulated.model import job, network, runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from infra.simulated.model.accounts import Accounts, Group, Token, User
     from infra.simulated.model.eras import Era
@@ -25,6 +25,7 @@ class Rules:
     One field a rule; each rule's own docstring says what it decides and where that is from.
     """
 
+    join_arguments: Callable[[Iterable[str]], str] = runtime.join_arguments
     root_location: Callable[[Era, str], str] = runtime.root_location
     mount_point_variable: Callable[[str], str] = runtime.mount_point_variable
     start_directory: Callable[[Era, str, str | None], str] = runtime.start_directory

@@ -106,7 +106,7 @@ def mount_destination(spec: ContainerSpec, mount: Mount) -> str:
     return paths.full_path(path) if path else ""
 
 
-def command_line(spec: ContainerSpec) -> str:
+def command_line(rules: Rules, spec: ContainerSpec) -> str:
     """
     The pod's command and args over the image's, as the one line that Windows knows. Raises CreateError when there is
     nothing to run.
@@ -120,7 +120,7 @@ def command_line(spec: ContainerSpec) -> str:
     words = [*command, *args]
     if not words:
         raise _spec_error(spec, "no command specified")
-    return join_arguments(words)
+    return rules.join_arguments(words)
 
 
 def join_arguments(words: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ from conformance._suite.redact import redact
 from conformance._suite.report.wording import (
     claim_sentence,
     cut,
+    escaped,
     exit_meaning,
     headline,
     laid_out,
@@ -209,7 +210,7 @@ def _result(run: Run, result: Result, before: Mapping[str, Any], *, attached: bo
         "titlePath": [place(result), *result.requirement.split("/")[:2]],
         "name": _title(run.sentence(result)),
         "status": _STATUS[result.verdict],
-        "statusDetails": _details(result, before),
+        "statusDetails": _details(run, result, before),
         "description": _description(run, result, attached=attached),
         "stage": "finished",
         "start": before.get("start", stop - round(result.duration * 1000)),
@@ -227,12 +228,15 @@ def _result(run: Run, result: Result, before: Mapping[str, Any], *, attached: bo
     }
 
 
-def _details(result: Result, before: Mapping[str, Any]) -> dict[str, str]:
+def _details(run: Run, result: Result, before: Mapping[str, Any]) -> dict[str, str]:
     if result.verdict is Verdict.CONFORMANT and result.level is not Level.OBSERVED:
         return {}
     message = cut(result.reason)
     if result.level is not Level.MUST:
         message = f"{result.level}: {message}"
+    if cause := run.likely_cause(result):
+        # Descriptions are folded up; this is what is seen first.
+        message = f"{message}\nlikely cause: {cause}"
     details = {"message": message}
     trace = (before.get("statusDetails") or {}).get("trace")
     if trace and result.verdict is not Verdict.NOT_APPLICABLE:
@@ -254,6 +258,11 @@ def _description(run: Run, result: Result, *, attached: bool) -> str:
     for name, text in (("Documented, expected", result.expected), ("Seen", result.seen)):
         if text is not None:
             lines.append(f"{name}: {_quoted(text)}")
+    if hint := run.hints.get(result.hint or ""):
+        links = ", ".join(f"<{link}>" for link in hint.see)
+        lines.append(f"**Likely cause** ({hint.sure}): {escaped(f'{hint.cause} {hint.remedy}')} {links}")
+    if (words := run.silent.get(result.node or "")) and result.verdict not in _GREEN:
+        lines.insert(1, f"**No container at all started on {result.node}:** {_quoted(words)}")
     lines.append(f"Requirement `{result.requirement}`, documented at <{run.source(result)}>")
     where = "" if attached else ", in the run's folder"
     lines += [f"Evidence `{one.path}`, SHA-256 `{one.sha256}`{where}" for one in result.evidence]
