@@ -48,6 +48,8 @@ def _said(capsys: pytest.CaptureFixture[str]) -> str:
         (["--expect-build", "10.0"], "is not a version"),
         (["--expect-kubernetes", "9" * 5000], "is not a version"),
         (["--windows-build", "x"], "x"),
+        (["--containerd-version", "latest"], "--containerd-version 'latest' is not a version — write 1.7.28, or NODE="),
+        (["--containerd-version", "a=1.7", "--containerd-version", "a=1.6"], "states two versions of a"),
         (["--expect-containerd", "new"], "new"),
         (["-n", "many"], "invalid int value"),
         (["-n", "-1"], "must not be negative"),

@@ -72,6 +72,8 @@ def _result(node: str | None, found: Verdict, level: Level = Level.MUST) -> Resu
         ([_result("a", GREEN), _result("a", OPEN, Level.OBSERVED)], ["a"], True, Claim.SUCCESS),
         ([_result("a", GREEN), _result(None, OPEN)], ["a"], True, Claim.PARTIAL),
         ([_result("a", RED, Level.SHOULD)], ["a"], True, Claim.PARTIAL),
+        ([_result("b", GREEN)], ["a"], True, Claim.PARTIAL),
+        ([_result("a", GREEN), _result("b", GREEN)], ["a"], True, Claim.SUCCESS),
     ],
 )
 def test_claim(results: list[Result], nodes: list[str], full: bool, expected: Claim) -> None:

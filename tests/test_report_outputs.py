@@ -24,7 +24,7 @@ from conformance._suite.report import allure, junit, summary, terminal, verdict,
 from conformance._suite.report.allure import page, shown
 from conformance._suite.report.verdict import Run, Selection
 from conformance._suite.requirement import Level, Requirement
-from conformance._suite.result import Claim, EvidenceReference, Result, Verdict
+from conformance._suite.result import NODE_SHOWN, NODE_TESTED, Claim, EvidenceReference, Result, Verdict
 
 SECRET = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2lnbmF0dXJl"
 NODES = ("win-one", "win-two")
@@ -335,6 +335,58 @@ def test_a_bad_verdict_json_is_refused_with_the_reason(run: Run, change: Any, co
 def test_a_missing_verdict_json_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         verdict.load(tmp_path / "verdict.json")
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_node_that_was_not_tested_stands_in_every_report(tmp_path: Path) -> None:
+    """
+    Also one on which nothing binding applies: JUnit has an error for each, the claim and its last lines name them.
+    """
+    good = fabricated(tmp_path, wrong=False)
+    reason = "the node was not tested: not ready: | no network"
+    missing = (
+        Result(NODE_TESTED, "win-down", Level.MUST, Verdict.NOT_PROVEN, "node-not-tested", reason),
+        Result(NODE_SHOWN, "win-two", Level.MUST, Verdict.NOT_PROVEN, "nothing-applies", "nothing binding applies: x"),
+    )
+    cluster = replace(good.cluster, untested={"win-down": "not ready: | no network"})
+    run = replace(
+        good, cluster=cluster, results=(*good.results, *missing), claim=Claim.PARTIAL, exit_code=4
+    )  # fmt: skip
+    write_all(run, print)
+    for read in (_in_verdict, _in_junit, _in_allure, _in_summary):
+        assert read(tmp_path) == _cells(run), read.__name__
+    document = verdict.load(tmp_path / "verdict.json")
+    jsonschema.validate(document, SCHEMA)
+    assert document["untested"] == [{"name": "win-down", "reason": "not ready: | no network"}]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**document, "claim": "success"}, SCHEMA)
+    root = ET.parse(tmp_path / "junit.xml").getroot()
+    errors = {suite.attrib["name"]: suite.attrib["errors"] for suite in root}
+    assert errors == {"win-one": "0", "win-two": "1", "win-down": "1", "cluster": "0"}
+    (error,) = root.iterfind(".//testsuite[@name='win-down']/testcase/error")
+    assert error.attrib["message"] == reason
+    said = "1 Windows node was not tested: win-down. Nothing binding applies to win-two."
+    assert said in wording.claim_sentence(run)
+    last = _terminal(run).splitlines()
+    assert said in last[-2]
+    assert any("nothing binding applies: x" in line for line in last)
+    environment = (tmp_path / "allure-results" / "environment.properties").read_text(encoding="utf-8")
+    assert "Nodes\\ not\\ tested = win-down" in environment
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_stated_version_is_said_to_be_one_in_every_report(tmp_path: Path) -> None:
+    good = fabricated(tmp_path, wrong=False)
+    node = replace(good.nodes[0], container_runtime="containerd://abcdef0.m", stated_containerd="1.7.28")
+    run = replace(good, nodes=(node, good.nodes[1]))
+    write_all(run, print)
+    said = "containerd abcdef0.m (1.7.28 as stated by the user)"
+    assert said in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert said in (tmp_path / "junit.xml").read_text(encoding="utf-8")
+    environment = (tmp_path / "allure-results" / "environment.properties").read_text(encoding="utf-8")
+    assert said.replace(" ", "\\ ") in environment
+    facts = [one["facts"]["statedContainerd"] for one in verdict.load(tmp_path / "verdict.json")["nodes"]]
+    assert facts == ["1.7.28", None]
 
 
 def test_junit_fails_exactly_where_the_claim_does(run: Run) -> None:

@@ -10,7 +10,15 @@ import pytest
 
 from conformance._suite.errors import UsageError
 from conformance._suite.facts import NodeFacts
-from conformance._suite.preflight.selection import Choice, Expectations, breaches, build, choose, os_sku
+from conformance._suite.preflight.selection import (
+    Choice,
+    Expectations,
+    breaches,
+    build,
+    choose,
+    os_sku,
+    with_stated,
+)
 from conformance._suite.versions import meets
 
 
@@ -52,19 +60,65 @@ def test_all_windows_nodes_that_are_ready_are_tested_and_a_taint_keeps_none_out(
     chosen = choose(POOL, Choice())
     assert names(chosen) == ["a", "b", "older"]
     assert chosen.problems == ()
-    assert chosen.left_out == (
-        "cordoned: cordoned",
-        "not Windows but linux: 5 nodes (system-0, system-1, system-2 and 2 more)",
-        "not ready: Kubelet stopped posting node status.: down",
-    )
+    assert chosen.left_out == ("not Windows but linux: 5 nodes (system-0, system-1, system-2 and 2 more)",)
+    assert chosen.untested == {"cordoned": "cordoned", "down": "not ready: Kubelet stopped posting node status."}
 
 
-def test_a_node_that_says_nothing_of_itself_is_left_out() -> None:
-    silent = node("silent")
+def test_nodes_that_the_user_leaves_out_are_not_missed() -> None:
+    chosen = choose(POOL, Choice(leave_out=("down", "cordoned", "b")))
+    assert names(chosen) == ["a", "older"]
+    assert chosen.problems == ()
+    assert chosen.untested == {}
+    assert "left out by --leave-out: 3 nodes (b, cordoned, down)" in chosen.left_out
+    (problem,) = choose(POOL, Choice(leave_out=("nobody",))).problems
+    assert problem.startswith("no node is called nobody — the Windows nodes are: a, b,")
+
+
+@pytest.mark.parametrize(
+    "choice", [Choice(os_skus=("Windows2022",)), Choice(builds=("20348",)), Choice(selector="pool=x")]
+)
+def test_a_chosen_kind_misses_only_nodes_that_may_be_of_it(choice: Choice) -> None:
+    never = {"metadata": {"name": "new", "labels": {"kubernetes.io/os": "windows"}}, "spec": {}, "status": {}}
+    down = node("down-2019", ready="False", image="Windows Server 2019 Datacenter", kernel="10.0.17763.6293")
+    chosen = choose([*POOL, never, down], choice, {"a", "new"} if choice.selector else None)
+    missed = {"new"} if choice.selector else {"cordoned", "down", "new"}
+    assert set(chosen.untested) == missed
+
+
+def stated(versions: dict[str, str], *nodes: NodeFacts) -> list[str | None]:
+    return [one.stated_containerd for one in with_stated(nodes, Choice(stated=versions))]
+
+
+def test_a_version_is_stated_only_of_nodes_that_report_none() -> None:
+    commit, known = facts("commit", "containerd://abcdef0.m"), facts("known", "containerd://1.7.28-k3s1")
+    assert stated({"": "1.7.28"}, commit, known) == ["1.7.28", None]
+    assert stated({"commit": "2.0.1", "": "1.7"}, commit, known) == ["2.0.1", None]
+    assert stated({}, commit) == [None]
+    for versions in ({"": "1.6"}, {"known": "1.7.27"}):
+        with pytest.raises(UsageError, match=r"contradicts node known, which reports containerd://1\.7\.28-k3s1"):
+            stated(versions, commit, known)
+    with pytest.raises(UsageError, match="contradicts node docker"):
+        stated({"": "1.7.28"}, facts("docker", "docker://20.10.9"))
+    (problem,) = choose(POOL, Choice(stated={"nobody": "1.7.28"})).problems
+    assert problem.startswith("no node is called nobody")
+    assert breaches(Expectations("1.7"), "v1.34.0", with_stated([commit], Choice(stated={"": "1.7.28"}))) == []
+
+
+@pytest.mark.parametrize("text", ["", "1", "latest", "abcdef0.m", "2.0.0+unknown"])
+def test_a_stated_version_that_is_none(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--containerd-version .* is not a version — write 1\.7\.28, or NODE="):
+        Choice(stated={"a": text})
+
+
+def test_a_node_that_says_nothing_of_itself_is_missed() -> None:
+    silent, empty = node("silent"), node("empty")
     del silent["status"]["capacity"]
-    chosen = choose([*POOL, silent], Choice())
+    # So the API server completes what a kubelet does not send.
+    empty["status"]["nodeInfo"] = {"osImage": "", "kernelVersion": "", "containerRuntimeVersion": ""}
+    chosen = choose([*POOL, silent, empty], Choice())
     assert names(chosen) == ["a", "b", "older"]
-    assert "says nothing of its capacity or its software: silent" in chosen.left_out
+    for name in ("silent", "empty"):
+        assert chosen.untested[name] == "says nothing of its capacity or its software"
 
 
 def test_the_number_of_nodes_is_expected_too() -> None:
@@ -77,6 +131,7 @@ def test_a_cordoned_node_that_is_named_is_tested() -> None:
     assert names(chosen) == ["a", "cordoned"]
     assert chosen.problems == ()
     assert "not named by --node: 3 nodes (b, down, older)" in chosen.left_out
+    assert chosen.untested == {}
 
 
 def test_every_named_node_that_cannot_be_tested_is_told() -> None:
@@ -132,12 +187,12 @@ def test_unreachable_unlabelled_and_mute_nodes() -> None:
     ]
     chosen = choose(items, Choice())
     assert names(chosen) == []
-    assert chosen.left_out == (
-        "not ready: Ready is False: silent",
-        "not ready: its kubelet has never reported: new",
-        "unreachable: its kubelet has not reported for a while: gone",
-        "without the label kubernetes.io/os: nameless",
-    )
+    assert chosen.left_out == ("without the label kubernetes.io/os: nameless",)
+    assert chosen.untested == {
+        "gone": "unreachable: its kubelet has not reported for a while",
+        "new": "not ready: its kubelet has never reported",
+        "silent": "not ready: Ready is False",
+    }
 
 
 def test_the_label_of_the_os_sku_comes_before_the_image_and_the_kernel_before_the_label_of_the_build() -> None:

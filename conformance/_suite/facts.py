@@ -50,4 +50,6 @@ class ClusterFacts:
     server_version: str
     simulated: bool
     left_out: tuple[str, ...] = ()
-    """Which nodes are not tested, and why, in a line for each reason."""
+    """Which nodes the user left out, or are no Windows nodes, and why, in a line for each reason."""
+    untested: dict[str, str] = field(default_factory=dict)
+    """The other nodes that are not tested, by name, and why: not ready, cordoned, or mute."""

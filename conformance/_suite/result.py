@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 CLUSTER = "cluster"
 """What stands for the node in the reports, and in the name of a test, where a row is about the API server."""
 
+NODE_TESTED = "run/nodes/tested"
+NODE_SHOWN = "run/nodes/shown"
+ABOUT_THE_RUN = {
+    NODE_TESTED: "Every Windows node that the user did not leave out is tested.",
+    NODE_SHOWN: "Something that is binding was seen to hold on every node.",
+}
+"""What a run has to show besides the requirements. Where it does not, that is a result of its own, never conformant, so
+that every report and the claim say the same of it."""
+
 
 class Verdict(StrEnum):
     """

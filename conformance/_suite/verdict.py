@@ -67,6 +67,7 @@ def claim(results: Sequence[Result], nodes: Sequence[str], *, full: bool) -> Cla
     if any(result.verdict is Verdict.NON_CONFORMANT for result in musts):
         return Claim.FAILURE
     shown = {result.node for result in musts if result.verdict is Verdict.CONFORMANT and result.node is not None}
-    if not full or not nodes or shown < set(nodes) or any(result.verdict is Verdict.NOT_PROVEN for result in musts):
+    unproven = any(result.verdict is Verdict.NOT_PROVEN for result in musts)
+    if not full or not nodes or not shown >= set(nodes) or unproven:
         return Claim.PARTIAL
     return Claim.SUCCESS

@@ -20,6 +20,7 @@ from conformance._suite.preflight.selection import Choice, Expectations
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from conformance._suite.images import Images
 
@@ -72,7 +73,22 @@ def choice_of(options: argparse.Namespace) -> Choice:
     """
     Which nodes are tested. Raises UsageError for what is no SKU or build.
     """
-    return Choice(tuple(options.node), options.node_selector, tuple(options.os_sku), tuple(options.windows_build))
+    return Choice(
+        tuple(options.node), options.node_selector, tuple(options.os_sku), tuple(options.windows_build),
+        tuple(options.leave_out), stated_versions(options.containerd_version),
+    )  # fmt: skip
+
+
+def stated_versions(given: Sequence[str]) -> dict[str, str]:
+    """
+    Versions by the node's name, by an empty one for all nodes. Raises UsageError for two about the same.
+    """
+    stated: dict[str, str] = {}
+    for text in given:
+        node, _, version = text.rpartition("=")
+        if stated.setdefault(node, version) != version:
+            raise UsageError(f"--containerd-version states two versions of {node or 'all nodes'}", "state one")
+    return stated
 
 
 def documented_images() -> set[str]:

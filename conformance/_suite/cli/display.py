@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 
 from conformance._suite.report import terminal
+from conformance._suite.report.wording import runtime
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +67,7 @@ class Display:
         count = "1 Windows node" if len(nodes) == 1 else f"{len(nodes)} Windows nodes"
         self.say(f"target {cluster.target}{label}: Kubernetes {cluster.server_version}, {count}")
         for node in nodes:
-            self.say(f"  {node.name}: {node.container_runtime}, {node.os_image} {node.kernel}, kubelet {node.kubelet}")
+            self.say(f"  {node.name}: {runtime(node)}, {node.os_image} {node.kernel}, kubelet {node.kubelet}")
         self.say(f"evidence and reports: {out}")
 
     def progress(self, progress: Progress) -> None:

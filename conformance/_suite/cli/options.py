@@ -128,12 +128,18 @@ def add_nodes(parser: Parser) -> None:
     """
     Which of its nodes are tested.
     """
-    group = parser.add_argument_group("nodes (default: every Windows node that is ready and not cordoned)")
+    group = parser.add_argument_group(
+        "nodes (default: every Windows node; one that is not ready or is cordoned makes the run partial)"
+    )
     group.add_argument("--node", action="append", default=[], help="test only this node (repeatable)")
     group.add_argument("--node-selector", default="", help="test only nodes with these labels")
     group.add_argument("--os-sku", action="append", default=[], help="test only this OS SKU: Windows2022 (repeatable)")
     group.add_argument("--windows-build", action="append", default=[],
                        help="test only this build: 20348, or 20348.2700 (repeatable)")  # fmt: skip
+    group.add_argument("--leave-out", action="append", default=[], metavar="NODE",
+                       help="do not test this node, nor miss it (repeatable)")  # fmt: skip
+    group.add_argument("--containerd-version", action="append", default=[], metavar="[NODE=]VERSION",
+                       help="state the version where a node reports none that can be read (repeatable)")  # fmt: skip
 
 
 def add_expectations(parser: Parser) -> None:

@@ -27,6 +27,7 @@ from conformance._suite.observe import cleanup
 from conformance._suite.observe.engine import Engine
 from conformance._suite.observe.plan import Plan
 from conformance._suite.preflight.look import look
+from conformance._suite.preflight.nodes import with_versions
 from conformance._suite.report import write_all
 from conformance._suite.timings import NAME, Timings
 
@@ -67,6 +68,7 @@ async def _run(asked: Asked, target: Target, died: Callable[[], bool], display: 
             )
         # Here it is known which nodes there are, and so which cells.
         judging = Judging(Path(), run_id, started.isoformat(), cluster, nodes)
+        observed = with_versions(nodes, say)
         selected = select(judging, asked.expression)
         selected.require_any()
         for left in await cleanup.reap(api, asked.needs.namespace, say, everything=False):
@@ -83,12 +85,12 @@ async def _run(asked: Asked, target: Target, died: Callable[[], bool], display: 
         display.header(cluster, nodes, out)
 
         workloads = tuple(workload.load(name) for name in selected.workloads(judging))
-        plan = Plan(run_id, out, cluster, nodes, workloads, asked.images, asked.time_scale, asked.needs.namespace)
+        plan = Plan(run_id, out, cluster, observed, workloads, asked.images, asked.time_scale, asked.needs.namespace)
         engine = Engine(api, plan, display.progress, died, say)
         try:
             with timings.phase("observe"):
                 interrupted = not await observe(engine, target, died, display)
-            timings.counts |= {"nodes": len(nodes), "pods": engine.pods, "requests": api.requests}
+            timings.counts |= {"nodes": len(observed), "pods": engine.pods, "requests": api.requests}
             with timings.phase("judge"):
                 run = judge(judging, selected, out, started=started, workers=asked.workers, interrupted=interrupted,
                             defects=asked.defects, allure=asked.allure)  # fmt: skip

@@ -82,12 +82,13 @@ def facts_of(judging: Judging, node: str | None) -> NodeFacts | ClusterFacts:
 
 def applies(check: Check, judging: Judging, node: str | None) -> bool:
     """
-    Whether the requirement's versions include this node, as far as that can be told: in doubt it is observed.
+    Whether the requirement's versions are known to include this node: what is not known to apply is not proven whatever
+    is observed.
     """
     try:
         return excluded_by(check.requirement, facts_of(judging, node)) is None
     except Unknown:
-        return True
+        return False
 
 
 def cell_of(nodeid: str) -> tuple[Check, str | None]:

@@ -27,8 +27,8 @@ from conformance._suite.judge.matrix import Cell, Selected
 from conformance._suite.judge.outcome import not_applicable
 from conformance._suite.judging import Judging
 from conformance._suite.report.verdict import Run, Selection
-from conformance._suite.requirement import excluded_by
-from conformance._suite.result import Claim, Result, Verdict
+from conformance._suite.requirement import Level, excluded_by
+from conformance._suite.result import NODE_SHOWN, NODE_TESTED, Claim, Result, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,6 +98,7 @@ def judge(
         results = controller.results
         interrupted = outcome.code == pytest.ExitCode.INTERRUPTED
     completed = complete(judging, selected, results)
+    completed += about_the_run(judging, completed)
     full = selected.expression is None and not interrupted
     explained = _explained(judging, completed, out)
     claimed = verdict.claim(completed, [node.name for node in judging.nodes], full=full)
@@ -145,6 +146,27 @@ def complete(judging: Judging, selected: Selected, found: Mapping[Cell, Result])
         for one, node in cells
     }
     return [results[key] for key in sorted(results, key=lambda key: (key[0], key[1] or ""))]
+
+
+def about_the_run(judging: Judging, results: Sequence[Result]) -> list[Result]:
+    """
+    What keeps the run from showing what it is for: nodes that nobody left out and that were not tested, and nodes on
+    which nothing binding was seen, be it good or bad.
+    """
+    found = [
+        _unseen(NODE_TESTED, node, "node-not-tested", f"the node was not tested: {reason}")
+        for node, reason in judging.cluster.untested.items()
+    ]
+    for node in judging.nodes:
+        musts = [one for one in results if one.node == node.name and one.level is Level.MUST]
+        if all(one.verdict is Verdict.NOT_APPLICABLE for one in musts):
+            reasons = "; ".join(sorted({one.reason for one in musts}))
+            found.append(_unseen(NODE_SHOWN, node.name, "nothing-applies", f"nothing binding applies: {reasons}"))
+    return found
+
+
+def _unseen(what: str, node: str | None, code: str, reason: str) -> Result:
+    return Result(what, node, Level.MUST, Verdict.NOT_PROVEN, code, reason)
 
 
 def _missing(judging: Judging, check: Check, node: str | None, *, chosen: bool) -> Result:

@@ -16,7 +16,7 @@ from conformance._suite.preflight.clocks import told_clock
 from conformance._suite.preflight.needs import LOOK_SECONDS
 from conformance._suite.preflight.nodes import choose, full, node_facts
 from conformance._suite.preflight.rights import missing_rights, told_rights
-from conformance._suite.preflight.selection import breaches
+from conformance._suite.preflight.selection import breaches, by_reason, with_stated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ async def look(  # noqa: PLR0917 - what the user asked for, in its order
     """
     Read the server's version and the Windows nodes under test, sorted by name, and ask for everything the run will
     need; ``say`` gets a line for whatever is left out and for what is worth knowing. Raises TargetError with all that
-    is wrong, UsageError for a selector that is none.
+    is wrong, UsageError for a selector that is none and for a stated version that contradicts a node's.
     """
     answer = await cluster.request("GET", "/version", seconds=LOOK_SECONDS)
     asked = datetime.now(UTC)
@@ -58,10 +58,12 @@ async def look(  # noqa: PLR0917 - what the user asked for, in its order
     chosen = await choose(cluster, choice)
     for line in chosen.left_out:
         say(f"left out, {line}")
+    for line in by_reason(chosen.untested):
+        say(f"NOT LOOKED AT, {line} — `--leave-out NODE` leaves a node out on purpose")
     # A missing right to list nodes is told as such.
     if "list nodes" not in missing.get(None, ()):
         problems += chosen.problems
-    nodes = tuple(node_facts(item) for item in chosen.nodes)
+    nodes = with_stated((node_facts(item) for item in chosen.nodes), choice)
     problems += breaches(expectations, server, nodes)
     problems += await full(cluster, chosen.nodes, needs, say)
     # What may not be done is not tried.
@@ -77,7 +79,7 @@ async def look(  # noqa: PLR0917 - what the user asked for, in its order
     if problems:
         raise TargetError(told(problems))
     played = any(node.labels.get(SIMULATED_LABEL) == "true" for node in nodes)
-    return ClusterFacts(target, server, simulated or played, chosen.left_out), nodes
+    return ClusterFacts(target, server, simulated or played, chosen.left_out, dict(chosen.untested)), nodes
 
 
 def told(problems: Sequence[str]) -> str:

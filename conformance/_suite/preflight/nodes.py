@@ -15,6 +15,7 @@ from conformance._suite.facts import NodeFacts
 from conformance._suite.preflight import selection
 from conformance._suite.preflight.needs import LOOK_SECONDS, words
 from conformance._suite.preflight.selection import problem
+from conformance._suite.versions import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,6 +69,21 @@ def node_facts(node: dict[str, Any]) -> NodeFacts:
         labels=dict(metadata.get("labels", {})),
         machine_id=info.get("machineID") or "",
     )
+
+
+def with_versions(nodes: Sequence[NodeFacts], say: Say) -> tuple[NodeFacts, ...]:
+    """
+    The nodes of which it can be told which requirements hold for them; ``say`` gets a line about the others. Raises
+    TargetError when no node is left.
+    """
+    untold = {node.name: str(unknown) for node in nodes if (unknown := unreadable(node))}
+    lines = [f"the containerd version cannot be told, {line}" for line in selection.by_reason(untold)]
+    remedy = "`--containerd-version NODE=VERSION` states it"
+    if len(untold) == len(nodes):
+        raise TargetError("; ".join(lines), remedy)
+    for line in lines:
+        say(problem(f"{line}; nothing is put there, and nothing is proven of it", remedy))
+    return tuple(node for node in nodes if node.name not in untold)
 
 
 async def full(cluster: Cluster, items: Sequence[dict[str, Any]], needs: Needs, say: Say) -> list[str]:

@@ -5,11 +5,11 @@ Which of a cluster's nodes are tested, why each other one is not, and what the u
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from conformance._suite.errors import UsageError
-from conformance._suite.versions import is_build, is_version, meets, windows_build
+from conformance._suite.versions import is_build, is_version, meets, unreadable, windows_build
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -35,13 +35,17 @@ def problem(what: str, remedy: str) -> str:
 class Choice:
     """
     Which nodes the user wants: all Windows nodes, or those of these names, labels, OS SKUs (``Windows2022``) and builds
-    (``20348`` or ``20348.2700``). Raises UsageError for what is no SKU or build.
+    (``20348`` or ``20348.2700``), without those of the names in ``leave_out``. ``stated`` is the containerd version
+    that the user states, by the node's name, or by an empty one for all. Raises UsageError for what is no SKU, build or
+    version.
     """
 
     names: tuple[str, ...] = ()
     selector: str = ""
     os_skus: tuple[str, ...] = ()
     builds: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
+    stated: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for sku in self.os_skus:
@@ -50,6 +54,10 @@ class Choice:
         for build in self.builds:
             if not is_build(build):
                 raise UsageError(f"--windows-build {build!r} is not a build", "write 20348 or 20348.2700")
+        for text in self.stated.values():
+            if not is_version(text) or "." not in text:
+                example = "write 1.7.28, or NODE=1.7.28 for one node"
+                raise UsageError(f"--containerd-version {text!r} is not a version", example)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,65 +84,94 @@ class Expectations:
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """
-    The nodes under test as the API gives them, sorted by name; a line for each reason why others are left out; and
-    what is wrong with the choice.
+    The nodes under test as the API gives them, sorted by name; a line for each reason why others are left out; what is
+    wrong with the choice; and, by name, why nodes are not tested that nobody left out.
     """
 
     nodes: tuple[dict[str, Any], ...]
     left_out: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    untested: Mapping[str, str] = field(default_factory=dict)
 
 
 def choose(items: Sequence[dict[str, Any]], choice: Choice, selected: Collection[str] | None = None) -> Chosen:
     """
     Choose among all nodes of a cluster; ``selected`` are the names of those that the selector matches, None without a
-    selector. A cordoned node is left out unless it is named; a taint alone leaves no node out.
+    selector. A cordoned node is only tested when it is named; a taint alone keeps no node out.
     """
-    reasons = {_name(item): _left_out(item, choice, selected) for item in items}
+    left_out = {_name(item): reason for item in items if (reason := _left_out(item, choice, selected))}
+    untested = {
+        _name(item): reason for item in items if _name(item) not in left_out and (reason := _untested(item, choice))
+    }
+    reasons = {_name(item): left_out.get(_name(item)) or untested.get(_name(item)) for item in items}
     nodes = sorted((item for item in items if reasons[_name(item)] is None), key=_name)
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in sorted(reasons.items()):
-        if reason is not None:
-            by_reason.setdefault(reason, []).append(name)
-    left_out = tuple(f"{reason}: {counted(names)}" for reason, names in sorted(by_reason.items()))
     windows = sorted(_name(item) for item in items if _os(item) == "windows")
     problems = [
         problem(f"node {name} cannot be tested: {reason}", _remedy(reason))
         for name, reason in sorted(reasons.items())
         if name in choice.names and reason is not None
     ]
-    if absent := sorted(set(choice.names) - set(reasons)):
+    if absent := sorted({*choice.names, *choice.leave_out, *choice.stated} - {"", *reasons}):
         there = f"the Windows nodes are: {', '.join(windows) or 'none'}"
         problems.append(problem(f"no node is called {', '.join(absent)}", there))
     if not nodes and not problems:
         wanted = " that is ready" if choice == Choice() else " that is ready and is asked for"
-        others = "; ".join(f"{reason}: {counted(names)}" for reason, names in sorted(by_reason.items()))
+        others = "; ".join(by_reason(left_out | untested))
         remedy = f"a node counts by its label {OS_LABEL}=windows and its condition Ready; --node tests a cordoned one"
         problems.append(problem(f"the cluster has no Windows node{wanted}{f' ({others})' if others else ''}", remedy))
-    return Chosen(tuple(nodes), left_out, tuple(problems))
+    return Chosen(tuple(nodes), tuple(by_reason(left_out)), tuple(problems), dict(sorted(untested.items())))
+
+
+def by_reason(reasons: Mapping[str, str]) -> list[str]:
+    """
+    A line for each reason, with the nodes that it is about.
+    """
+    names: dict[str, list[str]] = {}
+    for name, reason in sorted(reasons.items()):
+        names.setdefault(reason, []).append(name)
+    return [f"{reason}: {counted(found)}" for reason, found in sorted(names.items())]
 
 
 def _left_out(item: Mapping[str, Any], choice: Choice, selected: Collection[str] | None) -> str | None:
     """
-    The first reason why a node is not tested; None for one that is.
+    The first reason why a node is no candidate: it is no Windows node, or the user does not want it. What it does not
+    report of itself is no such reason.
     """
     if (system := _os(item)) != "windows":
         return f"not Windows but {system}" if system else f"without the label {OS_LABEL}"
+    if _name(item) in choice.leave_out:
+        return "left out by --leave-out"
     if choice.names and _name(item) not in choice.names:
         return "not named by --node"
     if selected is not None and _name(item) not in selected:
         return f"not matched by --node-selector {choice.selector}"
-    if choice.os_skus and os_sku(item).lower() not in {sku.lower() for sku in choice.os_skus}:
-        return f"OS SKU {os_sku(item) or 'unknown'}, not {' or '.join(choice.os_skus)}"
-    if choice.builds and not any(meets(build(item), wanted) for wanted in choice.builds):
-        return f"Windows build {build(item) or 'unknown'}, not {' or '.join(choice.builds)}"
+    sku, found = os_sku(item), build(item)
+    if choice.os_skus and (sku or not _mute(item)) and sku.lower() not in {one.lower() for one in choice.os_skus}:
+        return f"OS SKU {sku or 'unknown'}, not {' or '.join(choice.os_skus)}"
+    if choice.builds and (found or not _mute(item)) and not any(meets(found, wanted) for wanted in choice.builds):
+        return f"Windows build {found or 'unknown'}, not {' or '.join(choice.builds)}"
+    return None
+
+
+def _untested(item: Mapping[str, Any], choice: Choice) -> str | None:
+    """
+    Why a Windows node that the user did not leave out cannot be tested; None for one that can.
+    """
     if (reason := not_ready(item)) is not None:
         return reason
-    if not {"capacity", "nodeInfo"} <= item["status"].keys():
+    if _mute(item):
         return "says nothing of its capacity or its software"
     if item.get("spec", {}).get("unschedulable") and _name(item) not in choice.names:
         return "cordoned"
     return None
+
+
+def _mute(item: Mapping[str, Any]) -> bool:
+    """
+    Whether a node reports no capacity or no software. The API server fills in empty texts.
+    """
+    status = item.get("status", {})
+    return not status.get("capacity", {}).get("cpu") or not any(status.get("nodeInfo", {}).values())
 
 
 def _remedy(reason: str) -> str:
@@ -203,7 +240,28 @@ def breaches(expectations: Expectations, server: str, nodes: Iterable[NodeFacts]
 
 def _containerd(node: NodeFacts) -> str:
     runtime, _, version = node.container_runtime.partition("://")
-    return version.partition("+")[0] if runtime == "containerd" else node.container_runtime
+    return (node.stated_containerd or version).partition("+")[0] if runtime == "containerd" else node.container_runtime
+
+
+def with_stated(nodes: Iterable[NodeFacts], choice: Choice) -> tuple[NodeFacts, ...]:
+    """
+    The nodes, and of those whose containerd version cannot be read the one that the user states. Raises UsageError when
+    what the user states contradicts what a node reports.
+    """
+    found = []
+    for node in nodes:
+        stated = choice.stated.get(node.name, choice.stated.get(""))
+        runtime, _, version = node.container_runtime.partition("://")
+        if stated and runtime == "containerd" and unreadable(node) is not None:
+            found.append(replace(node, stated_containerd=stated))
+            continue
+        if stated and not (runtime == "containerd" and meets(version, stated)):
+            raise UsageError(
+                f"--containerd-version {stated} contradicts node {node.name}, which reports {node.container_runtime}",
+                "state it only of nodes whose version cannot be read: NODE=VERSION",
+            )
+        found.append(node)
+    return tuple(found)
 
 
 def counted(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from conformance._suite.files import write_text
-from conformance._suite.report.wording import comparison, cut, headline, one_line, printable
+from conformance._suite.report.wording import comparison, cut, headline, one_line, printable, runtime
 from conformance._suite.requirement import Level
 from conformance._suite.result import CLUSTER, Verdict
 
@@ -74,7 +74,7 @@ def _suite(run: Run, node: str | None, results: Sequence[Result], facts: NodeFac
         properties["simulatedDefects"] = ", ".join(run.defects)
     if facts is not None:
         properties |= {
-            "containerRuntime": facts.container_runtime,
+            "containerRuntime": runtime(facts),
             "kubelet": facts.kubelet,
             "osImage": facts.os_image,
             "kernel": facts.kernel,

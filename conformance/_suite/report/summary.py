@@ -24,6 +24,7 @@ from conformance._suite.report.wording import (
     listed,
     one_line,
     place,
+    runtime,
 )
 from conformance._suite.requirement import Level
 from conformance._suite.result import CLUSTER, Verdict
@@ -116,6 +117,9 @@ def _facts(run: Run) -> str:
     ]
     if run.cluster.left_out:
         rows.append(("Nodes left out", "; ".join(escaped(line) for line in run.cluster.left_out)))
+    if run.cluster.untested:
+        untested = (f"{escaped(name)} ({escaped(reason)})" for name, reason in run.cluster.untested.items())
+        rows.append(("**Nodes not tested**", "; ".join(untested)))
     if run.defects:
         rows.append(("Simulated defects", ", ".join(f"`{name}`" for name in run.defects)))
     return _table(("", ""), rows)
@@ -126,7 +130,7 @@ def _nodes(run: Run) -> str:
     for node in run.nodes:
         subject = run.node_subjects.get(node.name, {})
         read = ", ".join(f"{key} {value}" for key, value in subject.items() if isinstance(value, str | int))
-        row = (node.name, node.container_runtime.replace("://", " "), node.kubelet, f"{node.os_image} {node.kernel}")
+        row = (node.name, runtime(node), node.kubelet, f"{node.os_image} {node.kernel}")
         rows.append([escaped(one_line(text, 300)) for text in (*row, read)])
     return _table(("Node", "Runtime", "Kubelet", "Windows", "Read on the node"), rows)
 

@@ -13,7 +13,7 @@ from conformance._suite.errors import UsageError
 from conformance._suite.files import write_text
 from conformance._suite.redact import redact, redact_json
 from conformance._suite.requirement import Level
-from conformance._suite.result import CLUSTER, Verdict
+from conformance._suite.result import ABOUT_THE_RUN, CLUSTER, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,17 +92,20 @@ class Run:
     @property
     def places(self) -> tuple[str | None, ...]:
         """
-        The rows of the matrix: the nodes, then None for the cluster where a result is about it.
+        The rows of the matrix: the nodes, those that were not tested behind them, then None for the cluster where a
+        result is about it.
         """
-        nodes = tuple(node.name for node in self.nodes)
+        nodes = tuple(dict.fromkeys((*(node.name for node in self.nodes), *self.cluster.untested)))
         return (*nodes, None) if any(result.node is None for result in self.results) else nodes
 
     def sentence(self, result: Result) -> str:
         """
-        The documented behaviour that a result is about, or its id when the catalogue no longer has it.
+        The documented behaviour that a result is about, what a run has to show, or the id when the catalogue no longer
+        has it.
         """
         requirement = self.requirements.get(result.requirement)
-        return requirement.sentence if requirement else result.requirement
+        named = ABOUT_THE_RUN.get(result.requirement, result.requirement)
+        return requirement.sentence if requirement else named
 
     def source(self, result: Result) -> str:
         """
@@ -164,6 +167,7 @@ def document(run: Run) -> dict[str, Any]:
         "simulated": run.cluster.simulated,
         "simulatedDefects": list(run.defects),
         "leftOut": list(run.cluster.left_out),
+        "untested": [{"name": name, "reason": reason} for name, reason in run.cluster.untested.items()],
         "selection": {"full": run.selection.full, "expression": run.selection.expression},
         "claim": str(run.claim),
         "exitCode": run.exit_code,
@@ -175,6 +179,7 @@ def document(run: Run) -> dict[str, Any]:
                     "internalIP": node.internal_ip,
                     "hostName": node.host_name,
                     "containerRuntime": node.container_runtime,
+                    "statedContainerd": node.stated_containerd,
                     "kubelet": node.kubelet,
                     "osImage": node.os_image,
                     "kernel": node.kernel,
@@ -251,7 +256,7 @@ def write(run: Run) -> Path:
 
 _KEYS = {
     *("apiVersion", "kind", "suiteVersion", "catalogueDigest", "runId", "started", "ended", "target", "serverVersion"),
-    *("simulated", "simulatedDefects", "leftOut", "selection", "claim", "exitCode", "nodes", "results"),
+    *("simulated", "simulatedDefects", "leftOut", "untested", "selection", "claim", "exitCode", "nodes", "results"),
 }
 _LATER_KEYS = {"hints", "known"}
 """Which reports of earlier suites do not have."""

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from conformance._suite.requirement import Level
-from conformance._suite.result import CLUSTER, Claim, Verdict
+from conformance._suite.result import ABOUT_THE_RUN, CLUSTER, NODE_SHOWN, NODE_TESTED, Claim, Verdict
 from conformance._suite.verdict import EXIT_INTERRUPTED, EXIT_MEANING
 from conformance._suite.words import shortened
 
@@ -141,7 +141,7 @@ def claim_sentence(run: Run) -> str:
     """
     musts = [result for result in run.results if result.level is Level.MUST]
     wrong = [result for result in musts if result.verdict is Verdict.NON_CONFORMANT]
-    unproven = [result for result in musts if result.verdict is Verdict.NOT_PROVEN]
+    unproven = [one for one in musts if one.verdict is Verdict.NOT_PROVEN and one.requirement not in ABOUT_THE_RUN]
     said = []
     if run.claim is Claim.SUCCESS:
         said.append(f"Every must that applies was seen to hold on {_nodes(run)}.")
@@ -155,6 +155,11 @@ def claim_sentence(run: Run) -> str:
         said.append(f"Nothing binding was seen to fail, but {missing} not proven.")
     else:
         said.append("Nothing binding was seen to fail, but not every node has shown that it holds.")
+    if untested := [place(result) for result in musts if result.requirement == NODE_TESTED]:
+        were = _number(len(untested), "Windows node was", "Windows nodes were")
+        said.append(f"{were} not tested: {listed(untested)}.")
+    if silent := [place(result) for result in musts if result.requirement == NODE_SHOWN]:
+        said.append(f"Nothing binding applies to {listed(silent)}.")
     if run.exit_code == EXIT_INTERRUPTED:
         said.append("The run was interrupted.")
     elif not run.selection.full:
@@ -172,12 +177,19 @@ def exit_meaning(run: Run) -> str:
     return f"exit {run.exit_code}: {EXIT_MEANING.get(run.exit_code, 'undocumented')}"
 
 
+def runtime(node: NodeFacts) -> str:
+    """
+    The container runtime with its version, and who says so where the node itself does not.
+    """
+    reported = node.container_runtime.replace("://", " ")
+    return f"{reported} ({node.stated_containerd} as stated by the user)" if node.stated_containerd else reported
+
+
 def node_line(node: NodeFacts) -> str:
     """
     What a node is, in one line.
     """
-    runtime = node.container_runtime.replace("://", " ")
-    return f"{runtime}, Windows {node.kernel} ({node.os_image}), kubelet {node.kubelet}"
+    return f"{runtime(node)}, Windows {node.kernel} ({node.os_image}), kubelet {node.kubelet}"
 
 
 def judge_again(run: Run) -> str:

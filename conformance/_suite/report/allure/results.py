@@ -217,7 +217,7 @@ def _result(run: Run, result: Result, before: Mapping[str, Any], *, attached: bo
         "stop": stop,
         "parameters": [],
         "steps": [],
-        "links": [{"name": _DOCUMENTED, "url": run.source(result), "type": "link"}],
+        "links": [{"name": _DOCUMENTED, "url": url, "type": "link"} for url in [run.source(result)] if url],
         "labels": [
             {"name": name, "value": value}
             for name, value in (
@@ -263,7 +263,8 @@ def _description(run: Run, result: Result, *, attached: bool) -> str:
         lines.append(f"**Likely cause** ({hint.sure}): {escaped(f'{hint.cause} {hint.remedy}')} {links}")
     if (words := run.silent.get(result.node or "")) and result.verdict not in _GREEN:
         lines.insert(1, f"**No container at all started on {result.node}:** {_quoted(words)}")
-    lines.append(f"Requirement `{result.requirement}`, documented at <{run.source(result)}>")
+    documented = f", documented at <{source}>" if (source := run.source(result)) else ""
+    lines.append(f"Requirement `{result.requirement}`{documented}")
     where = "" if attached else ", in the run's folder"
     lines += [f"Evidence `{one.path}`, SHA-256 `{one.sha256}`{where}" for one in result.evidence]
     return "\n\n".join(lines)
@@ -283,6 +284,7 @@ def _environment(run: Run) -> str:
         "Meaning": claim_sentence(run),
         "Simulated": "yes" if run.cluster.simulated else "no",
         "Target": f"{run.cluster.target}, Kubernetes {run.cluster.server_version}",
+        **({"Nodes not tested": ", ".join(run.cluster.untested)} if run.cluster.untested else {}),
         **({"Defects": ", ".join(run.defects)} if run.defects else {}),
         **{f"Node {number}": f"{node.name}: {node_line(node)}" for number, node in enumerate(run.nodes, 1)},
         "Exit code": exit_meaning(run),
