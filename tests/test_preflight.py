@@ -499,9 +499,13 @@ def pools() -> Iterator[Pools]:
 def test_a_mixed_pool(pools: Pools) -> None:
     nodes, said = pools.look()
     assert nodes == [MIDDLE, NEW]
-    assert said[:2] == [f"left out, cordoned: {OLD}", "left out, not Windows but linux: 2 nodes (linux-1, linux-2)"]
+    advice = " — `--leave-out NODE` leaves a node out on purpose"
+    assert said[:2] == [
+        "left out, not Windows but linux: 2 nodes (linux-1, linux-2)",
+        f"NOT LOOKED AT, cordoned: {OLD}{advice}",
+    ]
     # Depending on when the node controller has looked at it: never reported, or unreachable.
-    assert [line.rpartition(": ")[2] for line in said[2:]] == ["win-new"]
+    assert [line.removesuffix(advice).rpartition(": ")[2] for line in said[2:]] == ["win-new"]
     assert "ready" in said[2] or "unreachable" in said[2]
 
 

@@ -129,6 +129,8 @@ def fabricated(out: Path, *, wrong: bool = True) -> Run:
         defects=("pod-ip-from-cni",) if wrong else (),
         requirements=REQUIREMENTS,
         out=out,
+        notes=("ended by its deadline",),
+        run_digest="cd" * 32,
     )
 
 

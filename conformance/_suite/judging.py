@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Judging:
     """
     ``started`` is the run's beginning (UTC, ISO 8601): older evidence is not its. ``same_digest`` asks for evidence of
-    just today's workloads. ``digests`` are the SHA-256 sums that an earlier report gave of its evidence, by path.
+    just today's workloads. ``digests`` are the SHA-256 sums that an earlier report gave of its evidence, by path; None
+    where there is no earlier report. ``run_digest`` is the sum of ``run.json``.
     """
 
     out: Path
@@ -28,7 +29,8 @@ class Judging:
     cluster: ClusterFacts
     nodes: tuple[NodeFacts, ...]
     same_digest: bool = True
-    digests: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, str] | None = field(default_factory=dict)
+    run_digest: str = ""
 
     @cached_property
     def by_name(self) -> dict[str, NodeFacts]:
@@ -46,8 +48,12 @@ class Judging:
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> Judging:
         """
-        The inverse of ``to_data``. Raises KeyError or TypeError for anything else.
+        The inverse of ``to_data``. Raises KeyError, TypeError and the like for anything else.
         """
         nodes = tuple(NodeFacts(**{**node, "taints": tuple(node["taints"])}) for node in data["nodes"])
+        for node in nodes:
+            texts = (node.name, node.uid, node.container_runtime, node.kubelet)
+            if not all(isinstance(text, str) for text in texts) or not isinstance(node.capacity_cpu, int):
+                raise TypeError(node)
         cluster = ClusterFacts(**{**data["cluster"], "left_out": tuple(data["cluster"].get("left_out", ()))})
         return cls(**{**data, "out": Path(data["out"]), "cluster": cluster, "nodes": nodes})

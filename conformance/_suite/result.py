@@ -16,9 +16,11 @@ CLUSTER = "cluster"
 
 NODE_TESTED = "run/nodes/tested"
 NODE_SHOWN = "run/nodes/shown"
+EVIDENCE_REPORTED = "run/evidence/reported"
 ABOUT_THE_RUN = {
     NODE_TESTED: "Every Windows node that the user did not leave out is tested.",
     NODE_SHOWN: "Something that is binding was seen to hold on every node.",
+    EVIDENCE_REPORTED: "Evidence that is judged again is what an earlier report was made from.",
 }
 """What a run has to show besides the requirements. Where it does not, that is a result of its own, never conformant, so
 that every report and the claim say the same of it."""

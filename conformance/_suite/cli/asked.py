@@ -4,6 +4,7 @@ What a command line asks for, as values; what cannot be is refused before anythi
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -31,8 +32,8 @@ MOST_WORKERS = 64
 @dataclass(frozen=True, slots=True)
 class Asked:
     """
-    What a run is asked for. ``expression`` is pytest's ``-k``, ``time_scale`` multiplies every deadline, ``defects``
-    are those of the simulation.
+    What a run is asked for. ``expression`` is pytest's ``-k``, ``time_scale`` multiplies every deadline, ``minutes`` is
+    when observing is to end, ``defects`` are those of the simulation.
     """
 
     choice: Choice
@@ -42,6 +43,7 @@ class Asked:
     expression: str | None
     workers: int
     time_scale: float
+    minutes: float | None
     out: Path | None
     defects: tuple[str, ...]
     allure: bool
@@ -53,6 +55,8 @@ class Asked:
         """
         if not 0 < options.time_scale <= LARGEST_TIME_SCALE:
             raise UsageError(f"--time-scale must be more than 0 and at most {LARGEST_TIME_SCALE}")
+        if options.deadline is not None and not 0 < options.deadline < math.inf:
+            raise UsageError("--deadline must be a number of minutes, more than 0")
         if sys.flags.optimize:
             raise UsageError("python -O takes the assertions out of the checks", "run without -O and PYTHONOPTIMIZE")
         if not 0 <= options.workers <= MOST_WORKERS:
@@ -65,7 +69,7 @@ class Asked:
         refuse_used_folder(options.out)
         return cls(
             choice, expectations, needs_of(options, places), places, options.expression, options.workers,
-            options.time_scale, options.out, tuple(options.sim_defect), options.allure,
+            options.time_scale, options.deadline, options.out, tuple(options.sim_defect), options.allure,
         )  # fmt: skip
 
 

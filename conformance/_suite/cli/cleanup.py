@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from conformance._suite.cli.asked import choice_of, needs_of, read_images
 from conformance._suite.cli.display import Display
 from conformance._suite.cli.options import Parser, add_existing, add_images, add_nodes
-from conformance._suite.cli.run import observe
+from conformance._suite.cli.run import End, observe
 from conformance._suite.cli.targets import brought_up
 from conformance._suite.cluster import Cluster
 from conformance._suite.errors import TargetError, UsageError
@@ -76,7 +76,7 @@ async def _clean(  # noqa: PLR0917 - what the user asked for
             )
             engine = Engine(api, plan, display.progress, died, display.say)
             try:
-                if not await observe(engine, target, died, display):
+                if await observe(engine, target, died, display) is not End.COMPLETE:
                     raise KeyboardInterrupt
                 what = "nothing of any run" if everything else "nothing that has expired"
                 said = f"{what} is left on the cluster and on {', '.join(node.name for node in nodes)}"

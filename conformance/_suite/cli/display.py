@@ -70,6 +70,14 @@ class Display:
             self.say(f"  {node.name}: {runtime(node)}, {node.os_image} {node.kernel}, kubelet {node.kubelet}")
         self.say(f"evidence and reports: {out}")
 
+    def duration(self, worst: float, pulling: float, minutes: float | None) -> None:
+        """
+        Say when the run is over at worst; ``worst`` and ``pulling`` are seconds.
+        """
+        when = f"at worst in {worst / 60:.0f} minutes, {pulling / 60:.0f} later where images are slow to pull"
+        ends = "--deadline MINUTES ends it sooner" if minutes is None else f"--deadline ends it after {minutes:g}"
+        self.say(f"the nodes are clean again {when}; {ends}")
+
     def progress(self, progress: Progress) -> None:
         """
         Show how far the observation is.

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from conformance._suite.cli.options import Parser, add_reports
 from conformance._suite.errors import UsageError
 from conformance._suite.judge import pytest_run
 from conformance._suite.judging import Judging
+from conformance._suite.redact import redact_json
 from conformance._suite.report import verdict as report
 from conformance._suite.report import write_all
 
@@ -34,33 +36,60 @@ def judge(arguments: Sequence[str]) -> int:
     add_reports(parser)
     options = parser.parse(arguments)
     try:
-        kept = json.loads((options.folder / "run.json").read_text(encoding="utf-8"))
+        content = (options.folder / "run.json").read_bytes()
+        kept = json.loads(content)
         judging = Judging.from_data(kept["judging"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        expression = None if kept.get("expression") is None else str(kept["expression"])
+        defects = tuple(map(str, kept.get("defects", ())))
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{options.folder} is not the output folder of a run: no run.json that can be read",
             "name a folder below artifacts/",
         ) from error
+    digest = hashlib.sha256(content).hexdigest()
+    digests = _reported(options.folder, judging, defects, expression, digest)
+    rejudged = replace(
+        judging, out=options.folder.resolve(), same_digest=False, digests=digests, run_digest=digest
+    )  # fmt: skip
     started = datetime.now(UTC)
     out = output_folder(options.out or options.folder / f"judged-{started:%Y%m%dT%H%M%SZ}", "")
     display = Display()
-    rejudged = replace(judging, out=options.folder.resolve(), same_digest=False, digests=_reported(options.folder))
-    selected = pytest_run.select(rejudged, kept.get("expression"))
-    run = pytest_run.judge(
-        rejudged, selected, out, started=started, defects=tuple(kept.get("defects", ())), allure=options.allure
-    )
+    selected = pytest_run.select(rejudged, expression)
+    run = pytest_run.judge(rejudged, selected, out, started=started, defects=defects, allure=options.allure)
     with deferred(lambda: display.say("the verdict is there; writing the reports")):
         write_all(run, display.say, allure=options.allure)
     display.verdict(run)
     return run.exit_code
 
 
-def _reported(folder: Path) -> dict[str, str]:
+def _reported(
+    folder: Path, judging: Judging, defects: Sequence[str], expression: str | None, digest: str
+) -> dict[str, str] | None:
     """
-    The sums of the evidence that the report in this folder was made from; nothing where there is no report.
+    The sums of the evidence that the report in this folder was made from; None where there is no report. Raises
+    UsageError when the report cannot be read, or was not made from what ``run.json``, whose sum is ``digest``, says.
     """
+    path = folder / report.NAME
+    if not path.exists():
+        return None
+    theirs = report.load(path)
+    said = report.about(judging.run_id, judging.cluster, judging.nodes, defects)
+    mine = json.loads(json.dumps(redact_json({**said, "expression": expression})))
     try:
-        document = report.load(folder / report.NAME)
-    except UsageError:
-        return {}
-    return {one["path"]: one["sha256"] for result in document["results"] for one in result["evidence"]}
+        theirs["expression"] = theirs["selection"]["expression"]
+        # A report of an earlier suite has no stated versions.
+        theirs["nodes"] = [
+            {"name": node["name"], "facts": {"statedContainerd": None, **node["facts"]}} for node in theirs["nodes"]
+        ]
+        sums = {one["path"]: one["sha256"] for result in theirs["results"] for one in result["evidence"]}
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{path} is not whole: {error!r}", "judge a folder as its run left it") from error
+    differing = [name for name, value in mine.items() if theirs.get(name, value) != value]
+    if not differing and theirs.get("runDigest", digest) != digest:
+        differing = ["SHA-256"]
+    if differing:
+        raise UsageError(
+            f"{folder}/run.json is not what its {report.NAME} was made from: another {', '.join(differing)}",
+            "judge a folder as its run left it",
+        )
+    return sums

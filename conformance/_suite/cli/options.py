@@ -93,6 +93,10 @@ def run_parser() -> Parser:
                         "$ARTIFACTS, or below artifacts)")  # fmt: skip
     add_reports(parser)
     parser.add_argument("--time-scale", type=float, default=1.0, help="multiply every deadline, for slow nodes")
+    parser.add_argument(
+        "--deadline", type=float, metavar="MINUTES", help="stop observing so long after the target is up; what was not "
+        "seen is not proven, clean-up (five minutes at most) and reports come then",
+    )  # fmt: skip
     add_nodes(parser)
     add_expectations(parser)
     add_images(parser)

@@ -10,6 +10,7 @@ import os
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
+from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from conformance._suite.cluster import Cluster
 from conformance._suite.judge.pytest_run import judge, require_readable, select
 from conformance._suite.judging import Judging
 from conformance._suite.observe import cleanup
+from conformance._suite.observe.duration import worst_case
 from conformance._suite.observe.engine import Engine
 from conformance._suite.observe.plan import Plan
 from conformance._suite.preflight.look import look
@@ -61,6 +63,8 @@ async def _run(asked: Asked, target: Target, died: Callable[[], bool], display: 
     One run: preflight, select, observe, judge, report. No step reaches back into one before it.
     """
     started, run_id, say = datetime.now(UTC), secrets.token_hex(4), display.say
+    clock = asyncio.get_running_loop().time
+    ends = clock() + asked.minutes * 60 if asked.minutes else None
     async with await Cluster.connect(target.kubeconfig, target.context) as api:
         with timings.phase("preflight"):
             cluster, nodes = await look(
@@ -81,19 +85,21 @@ async def _run(asked: Asked, target: Target, died: Callable[[], bool], display: 
             "defects": asked.defects,
             "images": {one: asked.images.resolve(one) for one in sorted(documented_images())},
         })  # fmt: skip
-        judging = replace(judging, out=out.resolve())
+        judging = replace(judging, out=out.resolve(), run_digest=evidence.digest(out / "run.json"))
         display.header(cluster, nodes, out)
 
         workloads = tuple(workload.load(name) for name in selected.workloads(judging))
         plan = Plan(run_id, out, cluster, observed, workloads, asked.images, asked.time_scale, asked.needs.namespace)
+        display.duration(*worst_case(plan), asked.minutes)
         engine = Engine(api, plan, display.progress, died, say)
         try:
             with timings.phase("observe"):
-                interrupted = not await observe(engine, target, died, display)
+                end = await observe(engine, target, died, display, None if ends is None else ends - clock())
             timings.counts |= {"nodes": len(observed), "pods": engine.pods, "requests": api.requests}
             with timings.phase("judge"):
-                run = judge(judging, selected, out, started=started, workers=asked.workers, interrupted=interrupted,
-                            defects=asked.defects, allure=asked.allure)  # fmt: skip
+                run = judge(judging, selected, out, started=started, workers=asked.workers,
+                            interrupted=end is End.INTERRUPTED, defects=asked.defects, notes=_notes(end, asked),
+                            allure=asked.allure)  # fmt: skip
             with deferred(lambda: say("the verdict is there; writing the reports")):
                 write_all(run, say, timings, allure=asked.allure)
         finally:
@@ -107,13 +113,40 @@ async def _run(asked: Asked, target: Target, died: Callable[[], bool], display: 
     return run.exit_code
 
 
-async def observe(engine: Engine, target: Target, died: Callable[[], bool], display: Display) -> bool:
+class End(Enum):
     """
-    Observe, and say how far that is and what could not be put back. Ctrl-C cleans up; the third one leaves it. Returns
-    whether nothing interrupted it.
+    How observing ended: with everything, when its time was over, or because somebody interrupted it.
+    """
+
+    COMPLETE = auto()
+    OUT_OF_TIME = auto()
+    INTERRUPTED = auto()
+
+
+def _notes(end: End, asked: Asked) -> tuple[str, ...]:
+    if end is not End.OUT_OF_TIME:
+        return ()
+    return (f"ended by --deadline after {asked.minutes:g} minutes; what had not been seen by then is not proven",)
+
+
+async def observe(
+    engine: Engine, target: Target, died: Callable[[], bool], display: Display, seconds: float | None = None
+) -> End:
+    """
+    Observe, for so many ``seconds`` at most, and say how far that is and what could not be put back. Ctrl-C cleans up;
+    the third one leaves it.
     """
     observation = asyncio.create_task(engine.observe())
     times = 0
+
+    def expire() -> None:
+        if engine.cleaning_up:  # all was observed in time
+            return
+        display.say("the time of --deadline is over: cleaning up, at most five minutes")
+        engine.out_of_time("the time of --deadline was over before that was seen")
+        observation.cancel()
+
+    timer = None if seconds is None else asyncio.get_running_loop().call_later(max(seconds, 0), expire)
 
     def interrupt() -> None:
         nonlocal times
@@ -134,12 +167,14 @@ async def observe(engine: Engine, target: Target, died: Callable[[], bool], disp
         with on_interrupt(interrupt):
             await observation
     except asyncio.CancelledError:
-        return False
+        return End.INTERRUPTED if times or died() else End.OUT_OF_TIME
     finally:
+        if timer is not None:
+            timer.cancel()
         display.progress_ended()
         for untidy in engine.untidy:
             display.say(f"left behind: {untidy}")
-    return True
+    return End.COMPLETE
 
 
 async def _say_what_is_left(api: Cluster, going: Sequence[cleanup.Going], say: Say) -> None:

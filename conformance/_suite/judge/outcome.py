@@ -67,7 +67,7 @@ def result_of(  # noqa: PLR0917
         redact(reason),
         redact(expected) if expected is not None else None,
         redact(seen) if seen is not None else None,
-        _references(judging, check, node),
+        references(judging, check, node),
     )
 
 
@@ -101,7 +101,10 @@ def _difference(seen: str, expected: str) -> str:
     return f"seen {seen}, expected {expected}"
 
 
-def _references(judging: Judging, check: Check, node: str | None) -> tuple[EvidenceReference, ...]:
+def references(judging: Judging, check: Check, node: str | None) -> tuple[EvidenceReference, ...]:
+    """
+    The evidence that there is of what a check reads.
+    """
     found = []
     for name in check.reads:
         owner = node if workload.load(name).scope is Scope.NODE else None

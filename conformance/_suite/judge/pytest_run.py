@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,15 +20,15 @@ import pytest
 import conformance
 from conformance._suite import catalogue, evidence, verdict, workload
 from conformance._suite.errors import SuiteError, TargetError, Unknown, UsageError
-from conformance._suite.facts import ClusterFacts
+from conformance._suite.facts import ClusterFacts, Scope
 from conformance._suite.judge import matrix, plugin
 from conformance._suite.judge.explaining import Explained, explain
 from conformance._suite.judge.matrix import Cell, Selected
-from conformance._suite.judge.outcome import not_applicable
+from conformance._suite.judge.outcome import not_applicable, references
 from conformance._suite.judging import Judging
 from conformance._suite.report.verdict import Run, Selection
 from conformance._suite.requirement import Level, excluded_by
-from conformance._suite.result import NODE_SHOWN, NODE_TESTED, Claim, Result, Verdict
+from conformance._suite.result import EVIDENCE_REPORTED, NODE_SHOWN, NODE_TESTED, Claim, Result, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,12 +77,13 @@ def judge(
     workers: int = 0,
     interrupted: bool = False,
     defects: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
     allure: bool = True,
 ) -> Run:
     """
     Judge what is selected from the evidence that is there; leave pytest's log, and with ``allure`` its results, in
-    ``out``. When observing was ``interrupted``, or Ctrl-C comes meanwhile, what has no result is not proven. Raises
-    TargetError when pytest broke.
+    ``out``. When observing was ``interrupted``, or Ctrl-C comes meanwhile, what has no result is not proven. ``notes``
+    are what every report has to say beside the results. Raises TargetError when pytest broke.
     """
     results: Mapping[Cell, Result] = {}
     if not interrupted:
@@ -116,6 +117,8 @@ def judge(
         exit_code=verdict.EXIT_INTERRUPTED if interrupted else verdict.EXIT_CODES[claimed],
         results=explained.results,
         defects=defects,
+        notes=(*notes, *_other_workloads(judging)),
+        run_digest=judging.run_digest,
         requirements=matrix.pages().requirements,
         out=out,
         evidence=judging.out,
@@ -151,12 +154,15 @@ def complete(judging: Judging, selected: Selected, found: Mapping[Cell, Result])
 def about_the_run(judging: Judging, results: Sequence[Result]) -> list[Result]:
     """
     What keeps the run from showing what it is for: nodes that nobody left out and that were not tested, and nodes on
-    which nothing binding was seen, be it good or bad.
+    which nothing binding was seen, be it good or bad; and evidence that no report vouches for.
     """
     found = [
         _unseen(NODE_TESTED, node, "node-not-tested", f"the node was not tested: {reason}")
         for node, reason in judging.cluster.untested.items()
     ]
+    if judging.digests is None:
+        reason = "there is no verdict.json beside the evidence: nothing tells whether it is what was observed"
+        found.append(_unseen(EVIDENCE_REPORTED, None, "no-report", reason))
     for node in judging.nodes:
         musts = [one for one in results if one.node == node.name and one.level is Level.MUST]
         if all(one.verdict is Verdict.NOT_APPLICABLE for one in musts):
@@ -182,7 +188,8 @@ def _missing(judging: Judging, check: Check, node: str | None, *, chosen: bool) 
         if chosen
         else ("not-selected", "left out by the selection")
     )
-    return Result(requirement.id, node, requirement.level, Verdict.NOT_PROVEN, code, reason)
+    seen = references(judging, check, node)
+    return Result(requirement.id, node, requirement.level, Verdict.NOT_PROVEN, code, reason, evidence=seen)
 
 
 def _run_pytest(controller: plugin.Controller, options: Sequence[str], log: Path) -> _Outcome:
@@ -208,12 +215,29 @@ def _run_pytest(controller: plugin.Controller, options: Sequence[str], log: Path
     return _Outcome(code, complaint.getvalue())
 
 
+def _other_workloads(judging: Judging) -> list[str]:
+    """
+    A note when evidence that is judged again is of workloads that have changed since.
+    """
+    changed = []
+    for loaded in map(workload.load, [] if judging.same_digest else workload.names()):
+        for node in judging.nodes if loaded.scope is Scope.NODE else (None,):
+            with contextlib.suppress(SuiteError):
+                # One run is of one suite: the first evidence tells.
+                if evidence.load(judging, loaded, node).data["workloadDigest"] != loaded.digest:
+                    changed.append(loaded.name)
+                break
+    whose = "observed with other workloads than this suite has, and judged by its checks"
+    return [f"{whose}: {', '.join(changed)}"] if changed else []
+
+
 def _subjects(judging: Judging) -> dict[str, dict[str, Any]]:
     """
     What the facts workload read on each node (shim, digests, build), and the images that were pulled there. Missing
     where it was not observed.
     """
     subjects: dict[str, dict[str, Any]] = {}
+    judging = replace(judging, digests=None)  # no verdict hangs on it, and reports name only what one hangs on
     for node in judging.nodes:
         with contextlib.suppress(SuiteError):
             facts = evidence.load(judging, workload.load("node-facts"), node)

@@ -70,6 +70,7 @@ class Engine:
         self._plan = plan
         self._say = say
         self._node_uids = {node.name: node.uid for node in plan.nodes}
+        self.cleaning_up = False
         self.going: list[Going] = []
         """What was asked to go; ``left_behind`` waits for it."""
 
@@ -86,6 +87,12 @@ class Engine:
         What could not be put back, in words.
         """
         return self._shared.untidy
+
+    def out_of_time(self, message: str) -> None:
+        """
+        Say, before ``observe`` is cancelled, that it is because the time of the whole run is over.
+        """
+        self._shared.ended_by = ("run-deadline", message)
 
     async def observe(self) -> None:
         """
@@ -255,6 +262,7 @@ class Engine:
         run spends on judging.
         """
         forget_cancellation()
+        self.cleaning_up = True
         shared = self._shared
         if shared.creating:
             # What is created after it was deleted would stay.

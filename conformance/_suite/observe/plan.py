@@ -132,3 +132,5 @@ class Shared:
     creating: set[Creating] = field(default_factory=set)
     """All that is being created."""
     interrupted: bool = False
+    ended_by: tuple[str, str] = ("interrupted", "the run was interrupted")
+    """The code and the words of what an end before the time is called."""

@@ -178,7 +178,7 @@ class WorkloadRun:
             record["trouble"] = {"code": "no-answer", "message": str(error)}
             raise Trouble("no-answer", str(error)) from error
         except asyncio.CancelledError:
-            record["trouble"] = {"code": "interrupted", "message": "the run was interrupted"}
+            record["trouble"] = dict(zip(("code", "message"), shared.ended_by, strict=True))
             raise
         except Exception as error:  # one node's odd answer must not end what is observed on the others
             record["trouble"] = {"code": "suite-trouble", "message": f"{type(error).__name__}: {error}"}

@@ -70,6 +70,8 @@ def _suite(run: Run, node: str | None, results: Sequence[Result], facts: NodeFac
         "serverVersion": run.cluster.server_version,
         "claim": str(run.claim),
     }
+    if run.notes:
+        properties["notes"] = "; ".join(run.notes)
     if run.defects:
         properties["simulatedDefects"] = ", ".join(run.defects)
     if facts is not None:

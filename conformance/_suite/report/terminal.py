@@ -67,6 +67,8 @@ def table(run: Run, console: Console | None = None) -> None:
     printer.gap()
     page = run.out / "allure-report" / "index.html"
     printer.line(f"report: {page if page.is_file() else run.out / 'summary.md'}")
+    for note in run.notes:
+        printer.line(f"Note: {note}", "yellow")
     if run.cluster.simulated:
         printer.line(SIMULATED, "yellow")
     if run.defects:

@@ -16,7 +16,7 @@ from conformance._suite.requirement import Level
 from conformance._suite.result import ABOUT_THE_RUN, CLUSTER, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -46,7 +46,8 @@ class Run:
     One run, judged: all that any report says.
 
     ``node_subjects`` maps a node's name to what was read from the node itself (shim version, digests). ``defects`` are
-    the simulated defects that were switched on. ``out`` is where the reports go; the paths of the evidence are below
+    the simulated defects that were switched on, ``notes`` what has to be known beside the results, in a line each, and
+    ``run_digest`` the SHA-256 of ``run.json``. ``out`` is where the reports go; the paths of the evidence are below
     ``evidence`` when that is given (evidence judged again), below ``out`` otherwise. A Run holds no secret: its texts
     are redacted when it is made. Results are in the order of requirement and node, those of the cluster first.
 
@@ -73,6 +74,8 @@ class Run:
     hints: Mapping[str, Hint] = field(default_factory=dict)
     known: Mapping[str, tuple[Known, ...]] = field(default_factory=dict)
     silent: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    run_digest: str = ""
 
     def __post_init__(self) -> None:
         clean = (
@@ -159,39 +162,14 @@ def document(run: Run) -> dict[str, Any]:
         "kind": KIND,
         "suiteVersion": run.suite_version,
         "catalogueDigest": run.catalogue_digest,
-        "runId": run.run_id,
+        "runDigest": run.run_digest,
         "started": utc(run.started),
         "ended": utc(run.ended),
-        "target": run.cluster.target,
-        "serverVersion": run.cluster.server_version,
-        "simulated": run.cluster.simulated,
-        "simulatedDefects": list(run.defects),
-        "leftOut": list(run.cluster.left_out),
-        "untested": [{"name": name, "reason": reason} for name, reason in run.cluster.untested.items()],
+        **about(run.run_id, run.cluster, run.nodes, run.defects),
+        "notes": list(run.notes),
         "selection": {"full": run.selection.full, "expression": run.selection.expression},
         "claim": str(run.claim),
         "exitCode": run.exit_code,
-        "nodes": [
-            {
-                "name": node.name,
-                "facts": {
-                    "uid": node.uid,
-                    "internalIP": node.internal_ip,
-                    "hostName": node.host_name,
-                    "containerRuntime": node.container_runtime,
-                    "statedContainerd": node.stated_containerd,
-                    "kubelet": node.kubelet,
-                    "osImage": node.os_image,
-                    "kernel": node.kernel,
-                    "capacityCpu": node.capacity_cpu,
-                    "taints": list(node.taints),
-                    "labels": dict(node.labels),
-                },
-                "subject": dict(run.node_subjects.get(node.name, {})),
-                **({"nothingStarted": run.silent[node.name]} if node.name in run.silent else {}),
-            }
-            for node in run.nodes
-        ],
         "results": [_result(result) for result in run.results],
         "hints": [
             {
@@ -216,8 +194,46 @@ def document(run: Run) -> dict[str, Any]:
             for one, nodes in run.known_of_versions()
         ],
     }
+    for node in whole["nodes"]:
+        node["subject"] = dict(run.node_subjects.get(node["name"], {}))
+        if node["name"] in run.silent:
+            node["nothingStarted"] = run.silent[node["name"]]
     clean: dict[str, Any] = redact_json(whole)
     return clean
+
+
+def about(run_id: str, cluster: ClusterFacts, nodes: Sequence[NodeFacts], defects: Sequence[str]) -> dict[str, Any]:
+    """
+    What ``verdict.json`` says of a run before anything is judged; not redacted.
+    """
+    return {
+        "runId": run_id,
+        "target": cluster.target,
+        "serverVersion": cluster.server_version,
+        "simulated": cluster.simulated,
+        "simulatedDefects": list(defects),
+        "leftOut": list(cluster.left_out),
+        "untested": [{"name": name, "reason": reason} for name, reason in cluster.untested.items()],
+        "nodes": [
+            {
+                "name": node.name,
+                "facts": {
+                    "uid": node.uid,
+                    "internalIP": node.internal_ip,
+                    "hostName": node.host_name,
+                    "containerRuntime": node.container_runtime,
+                    "statedContainerd": node.stated_containerd,
+                    "kubelet": node.kubelet,
+                    "osImage": node.os_image,
+                    "kernel": node.kernel,
+                    "capacityCpu": node.capacity_cpu,
+                    "taints": list(node.taints),
+                    "labels": dict(node.labels),
+                },
+            }
+            for node in nodes
+        ],
+    }
 
 
 def _result(result: Result) -> dict[str, Any]:
@@ -256,9 +272,9 @@ def write(run: Run) -> Path:
 
 _KEYS = {
     *("apiVersion", "kind", "suiteVersion", "catalogueDigest", "runId", "started", "ended", "target", "serverVersion"),
-    *("simulated", "simulatedDefects", "leftOut", "untested", "selection", "claim", "exitCode", "nodes", "results"),
+    *("simulated", "simulatedDefects", "leftOut", "selection", "claim", "exitCode", "nodes", "results"),
 }
-_LATER_KEYS = {"hints", "known"}
+_LATER_KEYS = {"hints", "known", "notes", "runDigest", "untested"}
 """Which reports of earlier suites do not have."""
 _RESULT_KEYS = {"requirement", "node", "level", "verdict", "reasonCode", "reason", "evidence", "duration"}
 
@@ -273,7 +289,7 @@ def load(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}", remedy) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is cut short or no JSON: {error}", remedy) from error
     if not isinstance(data, dict) or data.get("kind") != KIND:
         raise UsageError(f"{path} is not a {KIND}", remedy)
@@ -306,4 +322,7 @@ def _wrong(result: object) -> str | None:
         return f"has an unknown verdict {result['verdict']!r}"
     if result["level"] not in list(Level):
         return f"has an unknown level {result['level']!r}"
+    for one in result["evidence"] if isinstance(result["evidence"], list) else [None]:
+        if not isinstance(one, dict) or not all(isinstance(one.get(key), str) for key in ("path", "sha256")):
+            return "names evidence without its path and SHA-256"
     return None

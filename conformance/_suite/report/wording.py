@@ -11,7 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from conformance._suite.requirement import Level
-from conformance._suite.result import ABOUT_THE_RUN, CLUSTER, NODE_SHOWN, NODE_TESTED, Claim, Verdict
+from conformance._suite.result import ABOUT_THE_RUN, CLUSTER, EVIDENCE_REPORTED, NODE_SHOWN, NODE_TESTED, Claim, Verdict
 from conformance._suite.verdict import EXIT_INTERRUPTED, EXIT_MEANING
 from conformance._suite.words import shortened
 
@@ -158,6 +158,8 @@ def claim_sentence(run: Run) -> str:
     if untested := [place(result) for result in musts if result.requirement == NODE_TESTED]:
         were = _number(len(untested), "Windows node was", "Windows nodes were")
         said.append(f"{were} not tested: {listed(untested)}.")
+    if any(result.requirement == EVIDENCE_REPORTED for result in musts):
+        said.append("No report vouches for the evidence that was judged again.")
     if silent := [place(result) for result in musts if result.requirement == NODE_SHOWN]:
         said.append(f"Nothing binding applies to {listed(silent)}.")
     if run.exit_code == EXIT_INTERRUPTED:

@@ -285,6 +285,7 @@ def _environment(run: Run) -> str:
         "Simulated": "yes" if run.cluster.simulated else "no",
         "Target": f"{run.cluster.target}, Kubernetes {run.cluster.server_version}",
         **({"Nodes not tested": ", ".join(run.cluster.untested)} if run.cluster.untested else {}),
+        **({"Notes": "; ".join(run.notes)} if run.notes else {}),
         **({"Defects": ", ".join(run.defects)} if run.defects else {}),
         **{f"Node {number}": f"{node.name}: {node_line(node)}" for number, node in enumerate(run.nodes, 1)},
         "Exit code": exit_meaning(run),

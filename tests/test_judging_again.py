@@ -1,0 +1,169 @@
+"""
+``judge`` takes a folder for what was run: what was changed since is refused, or proves nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from conformance._suite.cli import program
+from tests.conftest import Finished, run_program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RECORDING = Path(__file__).parent / "recordings" / "links-missing"
+WRONG = "win-containerd-2-3-1"
+VOLUMES = f"nodes/{WRONG}/volumes/evidence.json"
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """
+    The recording with the report that is made from it.
+    """
+    folder = tmp_path_factory.mktemp("reported") / "folder"
+    shutil.copytree(RECORDING, folder)
+    run = run_program(folder.with_name("out"), "judge", str(folder), "--no-allure")
+    shutil.copy(run.out / "verdict.json", folder)
+    return Finished(run.code, run.output, folder)
+
+
+@pytest.fixture
+def folder(reported: Finished, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(reported.out, tmp_path / "folder"))
+
+
+def change(path: Path, how: Callable[[Any], object]) -> None:
+    data = json.loads(path.read_text(encoding="utf-8"))
+    how(data)
+    path.write_text(json.dumps(data), encoding="utf-8")
+
+
+def test_where_there_is_no_report_the_claim_says_so(reported: Finished) -> None:
+    assert reported.code == 1, reported.output
+    (unreported,) = (one for one in reported.verdict["results"] if one["requirement"].startswith("run/"))
+    assert (unreported["requirement"], unreported["verdict"], unreported["reasonCode"]) == (
+        "run/evidence/reported", "not-proven", "no-report",
+    )  # fmt: skip
+    assert "No report vouches for the evidence that was judged again." in reported.output.splitlines()[-2]
+    # The recording is older than today's workloads, which is said, and its verdicts are what they were.
+    (note,) = reported.verdict["notes"]
+    assert note.startswith("observed with other workloads than this suite has, and judged by its checks: ")
+    assert f"Note: {note}" in reported.output
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (lambda run: run["judging"]["nodes"].pop(), "another nodes"),
+        (lambda run: run["judging"]["nodes"][1].update(container_runtime="containerd://1.5.11+azure"), "another nodes"),
+        (lambda run: run["judging"]["nodes"][1].update(stated_containerd="1.5.11"), "another nodes"),
+        (lambda run: run["judging"]["cluster"].update(simulated=False), "another simulated"),
+        (lambda run: run["judging"]["cluster"].update(untested={"x": "cordoned"}), "another untested"),
+        (lambda run: run["judging"]["cluster"].update(server_version="v1.22.0"), "another serverVersion"),
+        (lambda run: run["judging"].update(run_id="another"), "another runId"),
+        (lambda run: run.update(defects=[]), "another simulatedDefects"),
+        (lambda run: run.update(expression="cpu_limit"), "another expression"),
+        (lambda run: run["judging"].update(started="2020-01-01T00:00:00+00:00"), "another SHA-256"),
+        (lambda run: run["judging"]["nodes"][1].update(name=5), "no run.json that can be read"),
+        (lambda run: run.update(defects=5), "no run.json that can be read"),
+    ],
+)
+def test_another_run_json_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], how: Callable[[Any], object], said: str
+) -> None:
+    change(folder / "run.json", how)
+    assert program.main(["judge", str(folder)]) == 2
+    line = capsys.readouterr().err
+    assert said in line
+    assert line.count("\n") == 1
+    assert not list(folder.glob("judged-*"))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda text: text[:500],
+        lambda text: text[:-3],
+        lambda _: "",
+        lambda _: "[" * 100_000,
+        lambda text: text.replace('"evidence": [', '"evidence": [5, ', 1),
+        lambda text: text.replace('"facts"', '"fact"', 1),
+    ],
+)
+def test_a_report_that_cannot_be_read_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], how: Callable[[str], str]
+) -> None:
+    path = folder / "verdict.json"
+    path.write_text(how(path.read_text(encoding="utf-8")), encoding="utf-8")
+    assert program.main(["judge", str(folder)]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+
+
+def reasons(run: Finished) -> set[str]:
+    return {
+        one["reasonCode"]
+        for one in run.verdict["results"]
+        if one["node"] == WRONG and one["requirement"].startswith("storage/volumes/")
+    }
+
+
+def _nothing_put(data: Any) -> None:
+    data["parameters"]["markers"] = {}
+
+
+def _nothing_vouched_for(data: Any) -> None:
+    for result in data["results"]:
+        result["evidence"] = [one for one in result["evidence"] if one["path"] != VOLUMES]
+
+
+@pytest.mark.parametrize(("path", "how"), [(VOLUMES, _nothing_put), ("verdict.json", _nothing_vouched_for)])
+def test_evidence_that_the_report_does_not_vouch_for_proves_nothing(
+    folder: Path, tmp_path: Path, path: str, how: Callable[[Any], object]
+) -> None:
+    change(folder / path, how)
+    run = run_program(tmp_path / "out", "judge", str(folder), "--no-allure")
+    assert run.code == 4, run.output
+    assert reasons(run) == {"evidence-altered"}
+
+
+def test_a_folder_as_its_run_left_it_is_judged_as_it_was(folder: Path, reported: Finished, tmp_path: Path) -> None:
+    run = run_program(tmp_path / "out", "judge", str(folder), "--no-allure")
+    assert run.code == 1, run.output
+    before = reported.verdicts()
+    del before["run/evidence/reported", None]
+    assert run.verdicts() == before
+
+
+def test_without_a_report_and_without_markers_nothing_becomes_green(folder: Path, tmp_path: Path) -> None:
+    (folder / "verdict.json").unlink()
+    change(folder / VOLUMES, _nothing_put)
+    run = run_program(tmp_path / "out", "judge", str(folder), "--no-allure")
+    assert reasons(run) == {"kinds-missing"}
+
+
+def test_a_node_on_which_nothing_binding_applies_is_an_error_in_junit_and_said_with_the_reason(
+    folder: Path, tmp_path: Path
+) -> None:
+    """
+    containerd 1.5: all is not applicable, so nothing is shown. Without a report, which would refuse the change.
+    """
+    (folder / "verdict.json").unlink()
+    change(
+        folder / "run.json",
+        lambda run: run["judging"]["nodes"][1].update(container_runtime="containerd://1.5.11+azure"),
+    )
+    run = run_program(tmp_path / "out", "judge", str(folder), "--no-allure")
+    assert run.code == 4, run.output
+    assert f"Nothing binding applies to {WRONG}." in run.output.splitlines()[-2]
+    assert "nothing binding applies: holds since containerd 1.6; holds since containerd 1.7.0-alpha.1" in run.output
+    junit = (run.out / "junit.xml").read_text(encoding="utf-8")
+    assert 'errors="2"' in junit
+    assert '<error message="nothing binding applies: holds since containerd 1.6' in junit
