@@ -117,6 +117,18 @@ class Group:
     deletion: Operation | None = None
 
 
+def _kubeconfig(url: str, authority: bytes) -> bytes:
+    """
+    For the API server of every cluster that is made: it is played here, too, and only lists nodes.
+    """
+    cluster = {"server": url, "certificate-authority-data": base64.b64encode(authority).decode()}
+    return json.dumps({
+        "apiVersion": "v1", "kind": "Config", "current-context": "hpc",
+        "clusters": [{"name": "hpc", "cluster": cluster}], "users": [{"name": "hpc", "user": {}}],
+        "contexts": [{"name": "hpc", "context": {"cluster": "hpc", "user": "hpc"}}],
+    }).encode()  # fmt: skip
+
+
 class LoopbackArm:
     """
     Use as a context manager; ``url`` and ``ca_file`` lead to it. Attributes below are what a test changes.
@@ -127,7 +139,6 @@ class LoopbackArm:
         self.ca_file = authority.certificate
         identity = authority.issue("arm", "arm", addresses=["127.0.0.1"])
         self.polls = 2
-        self.kubeconfig = b"apiVersion: v1\nkind: Config\nclusters: []\n"
         self.tokens = {"token-0"}
         """The tokens that are good; a request with another one is 401."""
         self.faults: list[Fault] = []
@@ -155,6 +166,9 @@ class LoopbackArm:
         self._server.daemon_threads = True
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.url = f"https://127.0.0.1:{self._server.server_address[1]}"
+        self.kubeconfig = _kubeconfig(self.url, self.ca_file.read_bytes())
+        self.nodes: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda nodes: nodes
+        """What becomes of the nodes of all pools, in the answers of the clusters' API server."""
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
@@ -200,6 +214,8 @@ class LoopbackArm:
         parts = urlsplit(target)
         path, query = unquote(parts.path), {name: values[0] for name, values in parse_qs(parts.query).items()}
         request = f"{method} {path}"
+        if path == "/api/v1/nodes":
+            return 200, {"kind": "NodeList", "items": self.nodes(self._nodes())}, {}
         self.arrived(request)
         with self._lock:
             if body is not None:
@@ -212,6 +228,18 @@ class LoopbackArm:
                 status, answer, headers = refusal.status, {"error": refusal.shown()}, refusal.headers
         self.seen(request, status)
         return status, answer, headers
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        with self._lock:
+            pools = [
+                pool for group in self.groups.values() for one in group.clusters.values()
+                for pool in one["properties"]["pools"].values()
+            ]  # fmt: skip
+        return [
+            {"metadata": {"name": f"aks{pool['name']}{number:06}", "labels": {"kubernetes.io/os": "windows"}},
+             "spec": {}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+            for pool in pools for number in range(pool["properties"]["count"])
+        ]  # fmt: skip
 
     def _admit(self, request: str, token: str, query: dict[str, str]) -> None:
         if token not in self.tokens:

@@ -193,6 +193,42 @@ def test_up_use_down(story: Story) -> None:
     assert story.said[-1] == f"nothing of ada and nothing expired in subscription {SUBSCRIPTION}"
 
 
+def _unready(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for node in nodes[:1]:
+        node["status"]["conditions"] = [{"type": "Ready", "status": "False", "message": "cni plugin not initialized"}]
+    return nodes
+
+
+def test_nodes_are_waited_for_until_they_are_ready(story: Story) -> None:
+    looks = []
+
+    def slowly(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        looks.append(len(nodes))
+        return nodes[: len(looks) // 2] if len(looks) < 4 else _unready(nodes) if len(looks) < 6 else nodes
+
+    story.arm.nodes = slowly
+    story.run("--aks-node-count", "2")
+    assert looks == [2] * 6
+    assert not story.told("is not Ready")
+    assert story.left() == []
+
+
+def test_a_node_that_does_not_become_ready_is_named_and_left_to_the_run(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provisioning, "READY_LIMIT", timedelta(seconds=0.3))
+    story.arm.nodes = _unready
+    story.run("--aks-node-count", "2")
+    assert story.told("aksw2025000000 is not Ready within 0.005 min: not ready: cni plugin not initialized")
+
+
+def test_a_node_that_never_comes_is_exit_3_and_all_is_torn_down(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provisioning, "READY_LIMIT", timedelta(seconds=0.3))
+    story.arm.nodes = lambda nodes: nodes[1:]
+    line = story.refused("--aks-node-count", "2")
+    assert line.startswith("Azure made 2 Windows nodes, and 1 came to the cluster within 0.005 min — ")
+
+
 def test_a_run_leaves_nothing(story: Story) -> None:
     story.run()
     assert story.left() == []

@@ -13,8 +13,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
+from conformance._suite.cluster import Cluster, RefusedError
 from conformance._suite.errors import SuiteError, TargetError, UsageError
 from conformance._suite.files import cache_directory
+from conformance._suite.preflight import selection
 from conformance._suite.redact import redact
 from conformance._suite.versions import leading_numbers
 from conformance._suite.waiting import TryAgainError, persistently
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 PROGRESS_SECONDS = 60.0
 DELETION_LIMIT = timedelta(minutes=30)
+READY_LIMIT = timedelta(minutes=5)
+"""For the nodes of a pool that Azure calls made to be Ready: their network comes up in HostProcess containers."""
 TAKING_ON_LIMIT = timedelta(minutes=5)
 """For Azure to take a removal on, where nobody waits for its end."""
 BUSY_LIMIT = timedelta(minutes=10)
@@ -84,7 +88,8 @@ async def _up(plan: Plan, tags: dict[str, str], say: Say, begun: list[str]) -> P
                 group = plan.group(region)
                 await _group(arm, plan, region, say, tags=tags, begun=begun)
                 try:
-                    return _written(plan, group, await _in_region(arm, plan, region, snapshots, say, tags=tags))
+                    made = await _in_region(arm, plan, region, snapshots, say, tags=tags)
+                    return await _joined(_written(plan, group, made), plan.pools * plan.node_count, say)
                 except _NoRoomError as error:
                     if after is None:
                         raise TargetError(
@@ -249,6 +254,38 @@ async def _pool(arm: Arm, group: str, name: str, body: dict[str, Any]) -> dict[s
     except TryAgainError as error:
         raise TargetError(f"creating the Windows pool {name}: the cluster stays busy: {error}", "try again") from error
     return cast("dict[str, Any]", (await poller.result()).as_dict())
+
+
+async def _joined(kubeconfig: Path, made: int, say: Say) -> Path:
+    """
+    Wait until the Windows nodes that were made are there and Ready. One that does not become so is named, and the run
+    that follows is partial for it. Returns the kubeconfig. Raises TargetError when fewer came than were made.
+    """
+    found: list[dict[str, Any]] = []
+    minutes = f"within {READY_LIMIT / timedelta(minutes=1):g} min"
+
+    async def look() -> None:
+        nonlocal found
+        windows = {"labelSelector": f"{selection.OS_LABEL}=windows"}
+        found = (await cluster.must("GET", "/api/v1/nodes", query=windows))["items"]
+        if len(found) < made or any(map(selection.not_ready, found)):
+            raise TryAgainError("not yet")
+
+    async with await Cluster.connect(kubeconfig) as cluster, _progress(say, "waiting for the Windows nodes", 2):
+        try:
+            await persistently(look, READY_LIMIT.total_seconds())
+        except TryAgainError:
+            for node in found:
+                if why := selection.not_ready(node):
+                    say(f"{node['metadata']['name']} is not Ready {minutes}: {why}")
+        except RefusedError as error:
+            raise TargetError(f"the nodes cannot be listed: {error}") from error
+    if len(found) < made:
+        raise TargetError(
+            f"Azure made {made} Windows nodes, and {len(found)} came to the cluster {minutes}",
+            "the scale sets in the group MC_… say what became of the others",
+        )
+    return kubeconfig
 
 
 def _check_images(plan: Plan, pools: Sequence[dict[str, Any]], say: Say) -> None:
