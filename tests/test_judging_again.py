@@ -52,6 +52,7 @@ def test_where_there_is_no_report_the_claim_says_so(reported: Finished) -> None:
         "run/evidence/reported", "not-proven", "no-report",
     )  # fmt: skip
     assert "No report vouches for the evidence that was judged again." in reported.output.splitlines()[-2]
+    assert not (reported.out.with_name("out") / "pytest.log").read_text(encoding="utf-8").count("Traceback")
     # The recording is older than today's workloads, which is said, and its verdicts are what they were.
     (note,) = reported.verdict["notes"]
     assert note.startswith("observed with other workloads than this suite has, and judged by its checks: ")

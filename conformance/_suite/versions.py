@@ -24,6 +24,7 @@ _VERSION = re.compile(
 )
 _STAGES = ("alpha", "beta", "rc")
 _SAID = re.compile(r"\bversion:?[ \t]+v?(\d+\.\d+\S*)", re.IGNORECASE)
+_BOUND = re.compile(r"(>=|<)(\S+)")
 _BUILD = re.compile(r"\d{1,9}(\.\d{1,9})*")
 _WINDOWS_10 = "10.0."
 
@@ -158,9 +159,6 @@ def unreadable(node: NodeFacts) -> Unknown | None:
     return None
 
 
-_BOUND = re.compile(r"(>=|<)(\S+)")
-
-
 def in_range(version: Version, bounds: str) -> bool:
     """
     Whether a version keeps to all bounds, such as ``>=1.7.0-alpha <1.7.16``. Raises ValueError for what are none.
@@ -169,6 +167,14 @@ def in_range(version: Version, bounds: str) -> bool:
     if not found or None in found:
         raise ValueError(f"{bounds!r} is not of the form `>=1.7.0-alpha <1.7.16`")
     return all((version >= Version.parse(one[2])) == (one[1] == ">=") for one in found if one)
+
+
+def comes_before(text: str, other: str) -> bool:
+    """
+    Whether a version can be read and comes before the other.
+    """
+    version = _read(text)
+    return version is not None and version < Version.parse(other)
 
 
 def is_version(text: str) -> bool:
@@ -202,17 +208,3 @@ def windows_build(text: str) -> str:
     """
     text = text.partition(" ")[0]
     return text.removeprefix(_WINDOWS_10) if is_build(text) else ""
-
-
-def leading_numbers(text: str) -> tuple[int, ...]:
-    """
-    The parts between dots that are whole numbers, in their order: of ``1.34.1-preview`` 1 and 34.
-    """
-    return tuple(int(part) for part in text.split(".") if part.isdecimal())
-
-
-def numbers_in(text: str) -> tuple[int, ...]:
-    """
-    All whole numbers in what a program says of its version, in their order; empty where there is none.
-    """
-    return tuple(int(number) for number in re.findall(r"\d+", text))

@@ -18,7 +18,7 @@ from conformance._suite.errors import SuiteError, TargetError, UsageError
 from conformance._suite.files import cache_directory
 from conformance._suite.preflight import selection
 from conformance._suite.redact import redact
-from conformance._suite.versions import leading_numbers
+from conformance._suite.versions import Version
 from conformance._suite.waiting import TryAgainError, persistently
 from infra.aks import arm as connection
 from infra.aks.plan import CLUSTER, EXPIRES, MARK, OWNER, USUAL_MINUTES, expiry, pool_name, snapshot_names, unknown
@@ -166,9 +166,9 @@ def _suiting(plan: Plan, snapshots: Sequence[dict[str, Any]], homes: set[str]) -
     skus = [*plan.os_skus, *(str(one["osSku"]) for one in snapshots)]
     if len(set(skus)) < len(skus):
         raise UsageError(f"two Windows pools with one OS SKU: {', '.join(skus)}", "ask for each OS SKU once")
-    newest = max((str(one["kubernetesVersion"]) for one in snapshots), key=leading_numbers)
-    given = leading_numbers(plan.kubernetes)
-    if given and given < leading_numbers(newest)[: len(given)]:
+    newest = max((str(one["kubernetesVersion"]) for one in snapshots), key=Version.parse)
+    given = Version.parse(plan.kubernetes).numbers if plan.kubernetes else ()
+    if given < Version.parse(newest).numbers[: len(given)]:
         raise UsageError(
             f"the snapshot is of Kubernetes {newest}, newer than --aks-kubernetes {plan.kubernetes}",
             "a cluster must not be older than its nodes",

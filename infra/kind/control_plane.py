@@ -19,7 +19,7 @@ import yaml
 
 from conformance._suite.errors import TargetError
 from conformance._suite.redact import redact
-from conformance._suite.versions import numbers_in
+from conformance._suite.versions import comes_before
 from infra.kind.settings import PASSWORD
 from infra.kind.state import write_secret
 
@@ -98,7 +98,7 @@ def require(versions: Versions) -> None:
     found = re.search(r"v\d+\.\d+\.\d+", said)
     if found is None:
         raise TargetError(f"`kind version` says {said.strip()[:80]!r}: that is not kind", _GET_KIND)
-    if numbers_in(found[0]) < numbers_in(versions.oldest_kind):
+    if comes_before(found[0], versions.oldest_kind):
         raise TargetError(f"kind {found[0]} is too old", f"install {versions.oldest_kind} or newer")
     _clusters()
 

@@ -140,7 +140,7 @@ async def observe(
     times = 0
 
     def expire() -> None:
-        if engine.cleaning_up:  # all was observed in time
+        if engine.cleaning_up or times:  # all was observed in time, or the user ends it already
             return
         display.say("the time of --deadline is over: cleaning up, at most five minutes")
         engine.out_of_time("the time of --deadline was over before that was seen")

@@ -99,10 +99,10 @@ def judge(
         results = controller.results
         interrupted = outcome.code == pytest.ExitCode.INTERRUPTED
     completed = complete(judging, selected, results)
-    completed += about_the_run(judging, completed)
+    besides = about_the_run(judging, completed)
     full = selected.expression is None and not interrupted
     explained = _explained(judging, completed, out)
-    claimed = verdict.claim(completed, [node.name for node in judging.nodes], full=full)
+    claimed = verdict.claim([*completed, *besides], [node.name for node in judging.nodes], full=full)
     return Run(
         suite_version=conformance.__version__,
         catalogue_digest=matrix.pages().digest(),
@@ -115,7 +115,7 @@ def judge(
         selection=Selection(full=full, expression=selected.expression),
         claim=Claim(claimed),
         exit_code=verdict.EXIT_INTERRUPTED if interrupted else verdict.EXIT_CODES[claimed],
-        results=explained.results,
+        results=(*explained.results, *besides),
         defects=defects,
         notes=(*notes, *_other_workloads(judging)),
         run_digest=judging.run_digest,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from conformance._suite import expiry
 from conformance._suite.facts import Scope
-from conformance._suite.versions import leading_numbers, windows_build
+from conformance._suite.versions import windows_build
 from conformance._suite.workload import BASE_IMAGE, RESIDUE, bootstrap_command
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _alike(step: Step, node: NodeFacts | None, plan: Plan) -> list[NodeFacts]:
 
 
 def _build(node: NodeFacts) -> int:
-    return next(iter(leading_numbers(windows_build(node.kernel))), 0)
+    return int(windows_build(node.kernel).partition(".")[0] or 0)
 
 
 def part_of(document: dict[str, Any], node: NodeFacts) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from conformance._suite.versions import numbers_in
+from conformance._suite.versions import comes_before
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -122,7 +122,7 @@ def _is_unknown(sign: str, path: str, server: str) -> bool:
     """
     Whether the API server does not know the field yet.
     """
-    return (sign, path) == ("takes away", "spec.os") and (1, 0) <= numbers_in(server)[:2] < (1, 24)
+    return (sign, path) == ("takes away", "spec.os") and comes_before(server, "1.24")
 
 
 def _is_harmful(sign: str, path: str, value: Any) -> bool:

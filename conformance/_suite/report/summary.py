@@ -120,7 +120,7 @@ def _facts(run: Run) -> str:
     if run.cluster.untested:
         untested = (f"{escaped(name)} ({escaped(reason)})" for name, reason in run.cluster.untested.items())
         rows.append(("**Nodes not tested**", "; ".join(untested)))
-    rows += [("Note", _escaped(note)) for note in run.notes]
+    rows += [("Note", escaped(note)) for note in run.notes]
     if run.defects:
         rows.append(("Simulated defects", ", ".join(f"`{name}`" for name in run.defects)))
     return _table(("", ""), rows)

