@@ -12,7 +12,8 @@ import pytest
 from conformance import Containerd, Observation, Scope, Unknown
 from conformance._suite import catalogue
 from conformance._suite.facts import ClusterFacts, NodeFacts
-from conformance._suite.observation import Evidence
+from conformance._suite.observation import Evidence, Step
+from conformance.operation.states import state_of
 from conformance.storage.test_volumes import KINDS
 
 if TYPE_CHECKING:
@@ -153,7 +154,8 @@ def test_a_token_is_the_pods_own(with_drive: object, with_slashes: object, expec
 
 
 def ended(reason: str, message: str = "", **more: object) -> dict[str, Any]:
-    return {"ready": False, "state": {"terminated": {"reason": reason, "message": message, "exitCode": 1, **more}}}
+    end = {"reason": reason, "message": message, "exitCode": 1, **more}
+    return {"ready": False, "state": {"terminated": end}}
 
 
 def waiting(reason: str, message: str = "") -> dict[str, Any]:
@@ -161,17 +163,49 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
 
 
 TIMED_OUT = "failed to create containerd task: context deadline exceeded"
+PROGRAM = 'failed to start containerd task "x": failed to get application name from commandline "y": failed to find '
+TASK = "failed to create containerd task: failed to create shim task: "
+LAYER = TASK + "failed to mount container storage: hcsshim::{} failed in Win32: {}: unknown"
+# Windows says these in its own language; the numbers are the same everywhere.
+TROUBLES = [
+    TIMED_OUT,
+    'failed to reserve container name "c_p_0"',
+    "rpc error: code = DeadlineExceeded desc = stream terminated",
+    LAYER.format("PrepareLayer", "Falscher Parameter. (0x57)"),
+    LAYER.format("ActivateLayer", "Der Prozess kann nicht auf die Datei zugreifen (0x20)"),
+    LAYER.format("CreateSandboxLayer", "There is not enough space on the disk. (0x70)"),
+    TASK + "failed to mount container storage: Insufficient system resources exist to complete the requested service.",
+    TASK + 'failed to bind target "a" to root "b" for job object: Nicht genug Systemressourcen (0x5aa)',
+    TASK + 'failed to bind target "a" to root "b" for job object: The device is not ready.',
+    "failed to create user process token: failed to logon user: winapi error #1455",
+    PROGRAM + "executable: (HRESULT 0x800705AF)",
+]
 STATES = [
     ({}, "running"),
     (ended("Error"), "red"),
-    (ended("StartError", 'failed to start containerd task "x": failed to find executable'), "red"),
+    (ended("StartError", PROGRAM + "executable"), "red"),
+    (
+        ended("StartError", TASK + 'failed to bind target "a" to root "b" for job object: Do not attach the filter'),
+        "red",
+    ),
+    (ended("StartError", "failed to create process: The directory name is invalid."), "red"),
+    (ended("StartError", "failed to create user process token: failed to logon user: Access is denied."), "red"),
     ({**waiting("CrashLoopBackOff"), "lastState": ended("Error")["state"]}, "red"),
-    ({**waiting("CrashLoopBackOff"), "lastState": ended("StartError", TIMED_OUT)["state"]}, "runtime-trouble"),
-    (ended("StartError", 'failed to reserve container name "c_p_0"'), "runtime-trouble"),
-    (ended("StartError", "rpc error: code = DeadlineExceeded desc = stream terminated"), "runtime-trouble"),
+    # One start that failed, and the next one did not.
+    *(({"lastState": ended("StartError", text)["state"]}, "running") for text in (PROGRAM, *TROUBLES)),
+    *(
+        ({**waiting("CrashLoopBackOff"), "lastState": ended("StartError", text)["state"]}, "runtime-trouble")
+        for text in TROUBLES
+    ),
+    *((ended("StartError", text), "runtime-trouble") for text in TROUBLES),
+    (ended("StartError", "something that nobody has seen yet"), "not-started"),
+    # A reboot, or a service that is stopped: nobody says a reason of the pod.
+    (ended("Error", exitCode=-1073741510), "container-stopped"),
+    (ended("Error", exitCode=0xC000013A), "container-stopped"),
     (ended("Unknown"), "container-lost"),
     (ended("ContainerStatusUnknown"), "container-lost"),
-    (waiting("CreateContainerError", 'failed to reserve container name "c_p_0"'), "not-settled"),
+    (waiting("CreateContainerError", 'failed to reserve container name "c_p_0"'), "runtime-trouble"),
+    (waiting("CreateContainerError", "something else"), "not-started"),
     (waiting("ContainerCreating"), "not-settled"),
     ({"state": {}}, "not-settled"),
 ]
@@ -188,6 +222,27 @@ def test_trouble_of_the_runtime_is_no_finding_about_a_sample(state: dict[str, An
 def test_a_pod_that_was_evicted_says_nothing() -> None:
     status = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."}
     assert judge("operation/ping-sample/answered", "run", status=status, state=ended("Error")) == "pod-stopped"
+
+
+def test_what_is_told_of_a_start_that_failed_is_its_message_and_the_log_has_its_own_name() -> None:
+    state = {**waiting("CrashLoopBackOff"), "lastState": ended("StartError", "y" * 900 + PROGRAM)["state"]}
+    pod = {"status": {"containerStatuses": [{"name": "test", **state}]}, "metadata": {}}
+    data = {"name": "run", "kubernetes": {"pod": pod, "logs": {"test": "an earlier start"}}}
+    assert state_of(Step(data), "test") == (
+        f"not started: StartError, exit code 1: {'y' * 900}{PROGRAM}; what it wrote before: an earlier start"
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [({}, "red"), (ended("Error"), "listener-ended"), (ended("Error", exitCode=-1073741510), "container-stopped")],
+)
+def test_a_listener_that_has_ended_refuses_nothing(state: dict[str, Any], expected: str) -> None:
+    said = "error trying to reach service: dial tcp 10.0.0.4:5000: connect: connection refused"
+    facts = {"listener": {"address": "10.0.0.4", "port": 5000, "socketError": None}}
+    api = [{"name": "proxy", "code": 503, "message": said, "body": said}]
+    seen = judge("network/host-network/listener", "listen", container="listener", facts=facts, api=api, state=state)
+    assert seen == expected
 
 
 def test_an_answered_ping_is_one() -> None:

@@ -73,14 +73,15 @@ class Container:
         Whether the runtime ever started a process: a container that ended as StartError or ContainerCannotRun, or
         that waits without having run, never did.
         """
-        return pod_status.ever_started(self.status)
+        return pod_status.has_started(self.status)
 
     @property
-    def lost(self) -> bool:
+    def refusal(self) -> str | None:
         """
-        Whether it ended, and the kubelet does not know how.
+        The reason and the whole message with which it was not created or not started, the last time that it should
+        have been; None where that is not so. What it is about says ``trouble.cause``.
         """
-        return (pod_status.terminated(self.status) or {}).get("reason") in pod_status.LOST
+        return pod_status.refusal(self.status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +117,20 @@ class Step:
             return Container(name, status)
         raise Unknown(f"step {self.data['name']}: the pod has no status for container {name}", "no-container-status")
 
+    def must_be_told(self, container: str) -> Container:
+        """
+        A container of which is known what became of it: it runs, it ran and ended by itself, or it was refused for a
+        cause of its own. Raises Unknown for trouble, which shows nothing: a pod that was stopped, a machine or runtime
+        that could not, a container that was not created yet or that the kubelet lost sight of.
+        """
+        seen = self.container(container)
+        if unknown := pod_status.stopped(self.pod) or pod_status.trouble(seen.status):
+            raise unknown
+        return seen
+
     def log(self, container: str) -> str:
         """
-        What the container wrote.
+        What the container wrote, in its last run.
         """
         logs = self.data["kubernetes"].get("logs", {})
         if container not in logs:

@@ -23,10 +23,9 @@ def refusal(step: Step, container: str) -> str | None:
     What the runtime said when it refused to log the container's user on, without what names the container; None when a
     process was started. Raises Unknown when nothing was started for another reason.
     """
-    seen = step.container(container)
-    if seen.started:
+    if step.container(container).started:
         return None
-    message = str(seen.terminated.get("message", ""))
+    message = str(step.must_be_told(container).refusal)
     if REFUSED not in message:
         raise Unknown(f"container {container} was not started for another reason: {message}", "not-started")
     return message[message.index(REFUSED) :]

@@ -77,6 +77,8 @@ def test_a_listener_on_the_nodes_address_answers(observation: Observation) -> No
     bound = "bound" if error is None else f"the address could not be bound: socket error {error}"
     assert bound == "bound"
     answer = step.answer("proxy")
+    if answer["code"] != 200 and not step.must_be_told("listener").ready:
+        raise Unknown("the listener had ended when it was asked", "listener-ended")
     said = str(answer["body"] if answer["code"] == 200 else answer["message"]).strip()
     if answer["code"] != 200 and not refused(listener, said):
         raise Unknown(

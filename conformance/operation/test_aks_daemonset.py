@@ -22,8 +22,9 @@ RUNNING_ON_EACH_NODE = Requirement(
 @check(RUNNING_ON_EACH_NODE, reads="aks-daemonset")
 def test_the_daemonset_runs_on_the_node(observation: Observation) -> None:
     """
-    Its command only sleeps, so a container that has ended, even once, has failed. Whether Windows PowerShell is found
-    is the runtime's doing: the image, Nano Server, has none.
+    Its command only sleeps, so a container that ends, and ends again, has failed; one that trouble kept from starting
+    once, and that runs, has not. Whether Windows PowerShell is found is the runtime's doing: the image, Nano Server,
+    has none.
     """
     step = observation.step("run")
     seen = {"phase": step.pod["status"].get("phase"), CONTAINER: state_of(step, CONTAINER)}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from conformance._suite import evidence
 from conformance._suite.cluster import RefusedError
 from conformance._suite.observe.plan import Trouble
-from conformance._suite.pod_status import failing, finished, has_ended, has_started, image_trouble, running
+from conformance._suite.pod_status import decided, failing, has_started, image_trouble, running, runs, status_of
 from conformance._suite.waiting import TryAgainError
 
 if TYPE_CHECKING:
@@ -30,8 +30,11 @@ IMAGE_SECONDS = 60
 """For how long an image that cannot be pulled is tried before the kubelet is believed."""
 SIMULATED_SETTLING = 0.3
 """The part of a step's ``stable`` time that a simulated kubelet, which reports at once, is given."""
+STATUS_SECONDS = 5
+"""By how much the status of a container that has ended may come later than what its end causes."""
 LOG_WINDOW = 4096
 """Characters at the end of a log in which a step's pattern is looked for."""
+_DENIAL, _NOT_YET = re.compile(r" is forbidden: | is invalid: |denied the request"), "error looking up service account"
 
 
 @dataclass(slots=True)
@@ -87,7 +90,7 @@ class Awaiting:
         if step.until == "settled":
             await self._until_settled()
             return {}
-        met = finished if step.until == "finished" else running
+        met = decided if step.until == "finished" else running
         await self._until(lambda: met(self.pod))
         return {}
 
@@ -115,11 +118,13 @@ class Awaiting:
             pod = self.pod
             if pod is None and existed:
                 raise Trouble("pod-vanished", "the pod was deleted before it was done")
+            events = self.seen.events_of({pod["metadata"]["name"] if pod else self.owner})
             if pod is not None:
                 existed = True
-                events = self.seen.events_of({pod["metadata"]["name"]})
                 self.patience.heed(events, began + PULL_SECONDS * self.plan.time_scale)
-            refused = image_trouble(pod)
+            elif denied := _denied(events):
+                raise Trouble("refused-by-api", f"no pod was made: {denied}")
+            refused = image_trouble(pod, events)
             if refused is None:
                 unpullable_since = None
             else:
@@ -131,7 +136,8 @@ class Awaiting:
 
     async def _until_settled(self) -> None:
         """
-        Wait until the pod either has failed visibly or has run undisturbed for ``stable`` seconds.
+        Wait until the pod either has failed for good or has run undisturbed for ``stable`` seconds: one start that
+        failed, and the next one did not, is no failure.
         """
         while True:
             await self._until(lambda: running(self.pod) or failing(self.pod))
@@ -141,10 +147,18 @@ class Awaiting:
             stable = self.step.stable * (SIMULATED_SETTLING if self.plan.cluster.simulated else self.plan.time_scale)
             if await self._undisturbed(pod, stable):
                 return
-            # A log has ended: give the status the time to say why.
+            # A log has ended: give the status the time to say so.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(stable):
-                    await self._until(lambda: failing(self.pod))
+                    await self._until(lambda: not running(self.pod))
+
+    async def end_of(self, container: str) -> None:
+        """
+        Give the status the time to say that a container has ended, if it has.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STATUS_SECONDS * (SIMULATED_SETTLING if self.plan.cluster.simulated else 1)):
+                await self._until(lambda: not runs(self.pod, container))
 
     async def _undisturbed(self, pod: Mapping[str, Any], seconds: float) -> bool:
         """
@@ -171,26 +185,46 @@ class Awaiting:
         """
         Follow one container's log until it says what is awaited, or the container has ended.
         """
-        await self._until(lambda: has_started(self.pod, container) or failing(self.pod))
-        if not has_started(self.pod, container):
+
+        def started() -> bool:
+            return has_started(status_of(self.pod, container) or {})
+
+        await self._until(lambda: started() or failing(self.pod, container))
+        if not started():
             return ""
         pattern = re.compile((self.step.log or {})["pattern"]) if self.step.log else None
         while True:
             pod = self.pod
             if pod is None:
                 raise Trouble("pod-vanished", "the pod was deleted before it was done")
-            text = ""
-            with contextlib.suppress(TryAgainError):
+            text, whole = "", False
+            try:
                 query = {"container": container, "follow": "true", "limitBytes": str(evidence.OUTPUT_LIMIT)}
                 async for chunk in self.cluster.stream(log_path(pod), query, silence=3600, ends_soon=True):
                     text += chunk.decode(errors="replace")
                     # Only the end is searched: patterns must stay quick whatever a container writes.
                     if pattern.search(text[-LOG_WINDOW:]) if pattern else evidence.output_ended(text):
                         return text
-            if has_ended(self.pod, container) or len(text) >= evidence.OUTPUT_LIMIT:
+                whole = True
+            except TryAgainError:
+                pass
+            except RefusedError as error:
+                if error.answer.code != 400:  # the container waits to be started again, and has no log
+                    raise
+            if (whole and failing(self.pod, container)) or len(text) >= evidence.OUTPUT_LIMIT:
                 return text
-            # The stream broke or ended early: read again from the beginning.
+            # The stream broke or ended early, or the container is started again: read from the beginning.
             await asyncio.sleep(0.3)
+            await self._until(lambda: runs(self.pod, container) or failing(self.pod, container))
+
+
+def _denied(events: list[dict[str, Any]]) -> str | None:
+    """
+    Why a controller's pod was refused, in the API server's or a policy's words; None where none was. What it cannot
+    make because of something else, such as a webhook that does not answer, may still come.
+    """
+    said = [str(event["message"]) for event in events if event["reason"] == "FailedCreate"]
+    return next((text for text in reversed(said) if _DENIAL.search(text) and _NOT_YET not in text), None)
 
 
 def log_path(pod: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from conformance._suite import evidence, pod_status
-from conformance._suite.errors import Unknown
+from conformance._suite.errors import TargetError, Unknown
 from conformance._suite.observe.awaiting import log_path
 from conformance._suite.observe.plan import Trouble
 from conformance._suite.observe.requests import send
@@ -62,15 +62,21 @@ async def read_logs(cluster: Cluster, step: Step, record: dict[str, Any], logs: 
     pod = record["kubernetes"]["pod"]
     if step.until == "event" or pod is None:
         return
+    previous: dict[str, str] = {}
     for entry in pod_status.statuses(pod):
-        name = entry["name"]
-        if name in logs or not pod_status.has_started(pod, name):
-            continue
-        logs[name] = await _read_log(cluster, pod, name)
+        name, runs_again = entry["name"], pod_status.runs(pod, entry["name"]) and pod_status.terminated(entry)
+        if not pod_status.has_started(entry):
+            logs.pop(name, None)
+        elif name not in logs:
+            logs[name] = await _read_log(cluster, pod, name)
+        if runs_again and pod_status.has_started({"state": {"terminated": runs_again}}):
+            previous[name] = (await _read_log(cluster, pod, name, previous="true"))[-KEPT_LOG:]
     record["kubernetes"]["logs"] = logs
+    if previous:
+        record["kubernetes"]["previousLogs"] = previous
     for name in step.probes:
         if name not in logs:
-            record["probeTrouble"][name] = {"code": "not-started", "message": "the container never started"}
+            record["probeTrouble"][name] = _why_not_started(pod, name)
             continue
         try:
             record["probe"][name] = evidence.parse_output(logs[name])
@@ -80,8 +86,18 @@ async def read_logs(cluster: Cluster, step: Step, record: dict[str, Any], logs: 
         logs[name] = logs[name][:KEPT_LOG]
 
 
-async def _read_log(cluster: Cluster, pod: Mapping[str, Any], container: str) -> str:
-    query = {"container": container, "limitBytes": str(evidence.OUTPUT_LIMIT)}
+def _why_not_started(pod: Mapping[str, Any], name: str) -> dict[str, str]:
+    """
+    Why a container has no log, in the words of the kubelet or the runtime.
+    """
+    status = pod_status.status_of(pod, name) or {"name": name}
+    if unknown := pod_status.stopped(pod) or pod_status.trouble(status):
+        return {"code": unknown.code, "message": str(unknown)}
+    return {"code": "not-started", "message": f"the container never started: {pod_status.refusal(status)}"}
+
+
+async def _read_log(cluster: Cluster, pod: Mapping[str, Any], container: str, **which: str) -> str:
+    query = {"container": container, "limitBytes": str(evidence.OUTPUT_LIMIT), **which}
 
     async def read() -> Answer:
         # 5xx is what the API server says of a kubelet that it does not reach.
@@ -109,13 +125,19 @@ async def ask_through_proxy(cluster: Cluster, step: Step, record: Mapping[str, A
     port = told.get(wanted["port"]) if isinstance(told, dict) else None
     metadata = record["kubernetes"]["pod"]["metadata"]
     path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:{port}/proxy/"
+    nothing = {
+        "name": "proxy", "request": f"GET {path}", "code": 0, "reason": None, "message": "the probe listens on no port",
+        "causes": [], "warnings": [], "body": None,
+    }  # fmt: skip
     if not isinstance(port, int):
-        return {"name": "proxy", "request": f"GET {path}", "code": 0, "reason": None,
-                "message": "the probe listens on no port", "causes": [], "warnings": [], "body": None}  # fmt: skip
+        return nothing
 
     async def ask() -> dict[str, Any]:
         # A refused connection, too, comes as a 503: an answer. Any other 5xx is the way there, not the node.
-        answer = await send(cluster, "proxy", "GET", path, None, passing=THROTTLED)
+        try:
+            answer = await send(cluster, "proxy", "GET", path, None, passing=THROTTLED)
+        except TargetError as error:
+            return {**nothing, "message": str(error)}
         if answer["code"] >= 500 and "refused" not in answer["message"]:
             asked.append(answer)
             raise TryAgainError(answer["message"])

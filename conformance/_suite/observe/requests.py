@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from conformance._suite import expiry
 from conformance._suite.preflight.changes import changes, kind_changes
+from conformance._suite.transient import NOT_A_WEBHOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,25 +40,33 @@ async def create(cluster: Cluster, plan: Plan, documents: list[dict[str, Any]], 
     for document in documents:
         path = collection_path(document["kind"], document["metadata"]["namespace"])
         answer = await send(cluster, f"{step.name}/{document['kind']}", "POST", path, document, repeatable=True)
-        if answer["reason"] == "AlreadyExists" and await _is_ours(cluster, plan, path, document["metadata"]["name"]):
-            answer = {**answer, "code": 201}
-        answers.append(answer)
+        answers.append(await _made(cluster, plan, path, document, answer))
     return answers
 
 
-async def _is_ours(cluster: Cluster, plan: Plan, collection: str, name: str) -> bool:
+async def _made(
+    cluster: Cluster, plan: Plan, collection: str, item: Mapping[str, Any], answer: dict[str, Any]
+) -> dict[str, Any]:
     """
-    Whether an object that exists already is this run's: an earlier try got through although its answer did not.
+    The answer to a creation; one that is there already was made by an earlier try whose answer did not get through,
+    when it is this run's.
     """
-    if not plan.namespace:
-        return True  # a name that is random, in a namespace whose name is
-    query = {"fieldSelector": f"metadata.name={name}", "labelSelector": f"{expiry.RUN_LABEL}={plan.run_id}"}
-    return bool((await cluster.must("GET", collection, query=query))["items"])
+    if answer["reason"] != "AlreadyExists":
+        return answer
+    if plan.namespace:  # else it is a name that is random, in a namespace whose name is
+        query = {
+            "fieldSelector": f"metadata.name={item['metadata']['name']}",
+            "labelSelector": f"{expiry.RUN_LABEL}={plan.run_id}",
+        }
+        if not (await cluster.must("GET", collection, query=query))["items"]:
+            return answer
+    return {**answer, "code": 201}
 
 
-async def send_request(cluster: Cluster, stage: Stage, request: Mapping[str, Any]) -> dict[str, Any]:
+async def send_request(cluster: Cluster, plan: Plan, stage: Stage, request: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Send one request of an API workload, as its ``requests.yaml`` describes it: a dry run unless it says otherwise.
+    Send one request of an API workload, as its ``requests.yaml`` describes it: a dry run unless it says otherwise. Both
+    may be sent twice: what is made has a name of its own, and is ours when it is there already.
     """
     item = request["object"]
     namespace = stage.namespaces[request.get("namespace", "main")]
@@ -66,7 +75,7 @@ async def send_request(cluster: Cluster, stage: Stage, request: Mapping[str, Any
     query = {"dryRun": "All"} if request.get("dryRun", True) else {}
     if request.get("method", "POST") == "POST":
         item.setdefault("metadata", {}).setdefault("labels", {}).update(stage.labels)
-    return await send(
+    answer = await send(
         cluster,
         request["name"],
         request.get("method", "POST"),
@@ -75,7 +84,10 @@ async def send_request(cluster: Cluster, stage: Stage, request: Mapping[str, Any
         compared=True,
         query=query,
         content_type=request.get("contentType", "application/json"),
+        passing=NOT_A_WEBHOOKS,
+        repeatable=True,
     )
+    return answer if query else await _made(cluster, plan, path, item, answer)
 
 
 async def send(

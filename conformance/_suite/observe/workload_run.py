@@ -202,7 +202,7 @@ class WorkloadRun:
             # Requests go as they are; in manifests ``prepare`` finds every image its place.
             filled_in["image"] = plan.images.resolve(BASE_IMAGE)
             for request in work.workload.requests(step, filled_in):
-                record["api"].append(await requests.send_request(cluster, stage, request))
+                record["api"].append(await requests.send_request(cluster, plan, stage, request))
             return
         # Nodes that take other images have objects of their own.
         key = work.workload.name, step.name, manifests.images_on(step, work.node) if work.node else frozenset()
@@ -232,14 +232,18 @@ class WorkloadRun:
         finally:
             collecting.snapshot(shared.seen, record, self._owner, self._node)
         await collecting.read_logs(cluster, step, record, logs)
+        if step.proxy:
+            answer = await collecting.ask_through_proxy(cluster, step, record)
+            record["api"].append(answer)
+            if answer["code"] != 200:
+                await awaiting.end_of(step.proxy["container"])
         now_there = awaiting.pod
         if step.until in {"output", "log", "settled"} and (
             now_there is None or now_there["metadata"]["uid"] != record["kubernetes"]["pod"]["metadata"]["uid"]
         ):
             raise Trouble("pod-replaced", "the pod was replaced while it was looked at")
-        if step.proxy:
-            record["api"].append(await collecting.ask_through_proxy(cluster, step, record))
-        collecting.snapshot(shared.seen, record, self._owner, self._node, keep=True)
+        # What answered, or did not, is the pod as it was then.
+        collecting.snapshot(shared.seen, record, self._owner, self._node, keep=not step.proxy)
         if changed := self._changed(record):
             raise Trouble(*changed)
         if step.delete_after:

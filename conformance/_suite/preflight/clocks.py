@@ -50,7 +50,8 @@ def clock_skew(pod: Mapping[str, Any], now: datetime) -> float | None:
         for place in ("state", "lastState")
         for state in (entry.get(place) or {}).values()
         for moment in ("startedAt", "finishedAt")
-        if state.get(moment)
+        # A container that could not be started began in 1970, as the kubelet tells it.
+        if state.get(moment) and datetime.fromisoformat(state[moment]).timestamp() > 0
     ]
     if not stamps:
         return None
