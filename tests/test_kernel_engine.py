@@ -15,7 +15,7 @@ from conformance._suite.facts import ClusterFacts, NodeFacts
 from conformance._suite.namespaces import namespaces_of
 from conformance._suite.observe import engine as module
 from conformance._suite.observe.engine import Engine
-from conformance._suite.observe.plan import Plan, Shared, Stage, Work
+from conformance._suite.observe.plan import VANISHED, Plan, Shared, Stage, Work
 from conformance._suite.observe.seen import Seen
 from conformance._suite.observe.workload_run import WorkloadRun
 
@@ -68,7 +68,7 @@ def test_nothing_is_sent_to_a_node_that_went_before_its_turn(tmp_path: Path) -> 
         cast("Cluster", _Clock()), plan, Stage(namespaces_of("hpc-run"), {}), Seen(), lambda _: None, lambda: False
     )
     shared.timers = {node.name: set() for node in NODES}
-    shared.vanished.add("win-1")
+    shared.given_up["win-1"] = VANISHED
     work = Work(loaded, NODES[0], "0123456789a")
     asyncio.run(WorkloadRun(shared, work).run())
     (step,) = json.loads((tmp_path / evidence.relative_path("local-accounts", "win-1")).read_text())["steps"]

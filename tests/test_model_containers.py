@@ -593,13 +593,14 @@ async def seen(host: Host) -> dict[str, Any]:
     What can be observed on a node, by name: the rows of the table below.
     """
     found: dict[str, Any] = {}
-    host.files.write(r"C:\source\f", b"x")
+    source, account = r"C:\var\lib\kubelet\pods\x\source", r"C:\var\lib\kubelet\pods\x\account"
+    host.files.write(rf"{source}\f", b"x")
     host.accounts.add_group("own")
-    host.files.write(r"C:\account\token", b"own")
+    host.files.write(rf"{account}\token", b"own")
     mounts = (
-        Mount(r"C:\source", r"C:\drive\in"),
-        Mount(r"C:\source", "/slashes/in"),
-        Mount(r"C:\account", "/var/run/secrets/kubernetes.io/serviceaccount"),
+        Mount(source, r"C:\drive\in"),
+        Mount(source, "/slashes/in"),
+        Mount(account, "/var/run/secrets/kubernetes.io/serviceaccount"),
     )
     limits = {"memory_limit": 300 * MIB, "cpu_maximum": 1000}
     container = await begin(host, "ping", "-t", "127.0.0.1", mounts=mounts, **limits)
@@ -654,6 +655,10 @@ async def seen(host: Host) -> dict[str, Any]:
             found[name] = [line.text for line in other.log.lines]
         except StartError as error:
             found[name] = str(error)
+    try:
+        found["host path"] = await finish(host, "cmd", "/c", "exit 3", mounts=(Mount(r"C:\host", r"C:\seen"),))
+    except StartError as error:
+        found["host path"] = str(error)
     found["users after"] = sorted(host.accounts.users)
     try:
         found["powershell"] = await finish(host, "powershell.exe", "exit 3", image=NANO)
@@ -673,6 +678,7 @@ CHANGES: dict[str, set[str]] = {
     "compatibility-links-missing": {"below mount point", "relative"},
     "working-directory-elsewhere": {"relative", "directory is root"},
     "volumes-not-bound": {"at drive", "at slashes", "token"},
+    "host-path-not-bound": {"host path"},
     "drive-letter-not-added": {"at slashes", "token"},
     "stale-token-on-the-host": {"token"},
     "local-system-logs-on-as-administrator": {"system"},
@@ -714,6 +720,41 @@ def test_where_containerd_is_not_the_system_nothing_starts(era: str) -> None:
         with pytest.raises(StartError) as refused:
             asyncio.run(begin(node(era, "containerd-is-not-the-system"), "whoami", user=user))
         assert str(refused.value).endswith(denied)
+
+
+def test_a_first_start_that_fails_leaves_nothing_and_the_next_one_does_not() -> None:
+    host = node("2.3", "first-start-fails")
+    assert "hcsshim::PrepareLayer failed in Win32: The device is not ready. (0x15): unknown" in refused(host, "whoami")
+    assert ran(host, "whoami", id="1" * 64)[0] == 0
+    assert "PrepareLayer" in refused(host, "hostname", id="2" * 64), "another one"
+
+
+@pytest.mark.parametrize(("name", "kept"), [("output-lost-once", ["", "x"]), ("output-lost", ["", ""])])
+def test_an_old_shim_loses_what_it_has_not_read(name: str, kept: list[str]) -> None:
+    host = node("1.7", name)
+    assert ["".join(ran(host, "cmd", "/c", "echo x", id=str(n) * 64)[1]).strip() for n in range(2)] == kept
+
+
+def test_a_shim_that_reads_late_loses_nothing_while_the_process_stays() -> None:
+    host = node("1.7", "output-lost")
+
+    async def run() -> list[str]:
+        container = await begin(host, "cmd", "/c", "echo first& ping -n 5 127.0.0.1 >nul& echo last")
+        await container.wait()
+        return [line.text.strip() for line in container.log.lines]
+
+    assert asyncio.run(run()) == ["first"]
+
+
+def test_a_refused_bind_leaves_nothing_behind() -> None:
+    host = node("2.3", "host-path-not-bound")
+    before = set(host.files.walk())
+    text = refused(host, "whoami", mounts=(Mount(r"C:\a", r"C:\b"),))
+    assert text == (
+        'failed to create containerd task: failed to create shim task: failed to bind target "C:\\\\a" to root '
+        '"C:\\\\b" for job object: Do not attach the filter to the volume at this time.: unknown'
+    )
+    assert set(host.files.walk()) - before <= {r"C:\a", r"C:\hpc"}
 
 
 def test_what_has_no_rule_is_the_kubelets() -> None:

@@ -36,7 +36,7 @@ RESIDUE = "residue"
 UNTIL = {"finished", "running", "settled", "output", "log", "event", "answered"}
 _STEP_KEYS = {
     "name", "manifest", "until", "deadline", "probes", "always", "shared", "sample", "requests", "proxy", "log",
-    "event", "delete_after", "namespace", "stable", "by_build",
+    "event", "delete_after", "namespace", "stable", "by_build", "once",
 }  # fmt: skip
 _PLACEHOLDER = re.compile(r"\$\{([a-z][A-Za-z.-]*)\}")
 # CreateProcess takes 32767 characters, but where the shim goes through `cmd /c` cmd's limit holds.
@@ -59,6 +59,7 @@ class Step:
     shared: bool = False
     sample: bool = False
     delete_after: bool = False
+    once: bool = False
     namespace: str = "main"
     stable: float = 3.0
     log: Mapping[str, str] | None = None

@@ -15,6 +15,7 @@ from conformance.storage.test_volumes import (
     BELOW_SANDBOX_MOUNT_POINT,
     RELATIVE_PATH,
     looked_at,
+    mounted,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def tokens_found(observation: Observation, paths: Iterable[str]) -> dict[str, st
     """
     step = observation.step("read")
     uid = step.pod["metadata"]["uid"]
-    found, trouble = looked_at(step.probe("reader")["serviceAccount"], paths)
+    found, trouble = looked_at(mounted(step, "reader", "serviceaccount")["serviceAccount"], paths)
     seen = {path: one if isinstance(one, str) else _whose(one["podUid"], uid) for path, one in found.items()}
     if trouble is not None and set(seen.values()) <= {OWN}:
         raise trouble
@@ -137,6 +138,12 @@ VOLUMES_NOT_BOUND = Defect(
     "volumes-not-bound",
     "Although Windows has the bind filter, nothing appears at the mount paths.",
     breaks=[AT_MOUNT_PATH_WITH_DRIVE, AT_MOUNT_PATH_WITH_SLASHES, AT_MOUNT_PATH],
+)
+
+HOST_PATH_NOT_BOUND = Defect(
+    "host-path-not-bound",
+    "A container that mounts a folder of the host is not started: Windows does not bind the folder.",
+    breaks=[BELOW_SANDBOX_MOUNT_POINT, RELATIVE_PATH, AT_MOUNT_PATH_WITH_DRIVE, AT_MOUNT_PATH_WITH_SLASHES],
     story="https://github.com/microsoft/hcsshim/issues/1699",
 )
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from conformance import Containerd, Defect, Observation, Requirement, Unknown, check
+from conformance import Cause, Containerd, Defect, Observation, Requirement, Unknown, cause, check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from conformance._suite.observation import Facts
+    from conformance._suite.observation import Facts, Step
 
 KINDS = ("config-map", "downward-api", "empty-dir", "host-path", "projected", "secret")
 """Every kind of volume that is looked at; what saw fewer of them proves nothing about every kind."""
@@ -33,6 +33,19 @@ def looked_at(found: Facts, names: Iterable[str]) -> tuple[dict[str, Any], Unkno
     return seen, trouble
 
 
+def mounted(step: Step, container: str, what: str = "") -> Facts:
+    """
+    The facts of a container that has volumes. One that was not started because a volume could not be mounted (``what``
+    is in the runtime's words where only one of them matters) has none of them: that is no trouble, it fails the check.
+    """
+    if step.data["probe"].get(container) is None:
+        said = step.container(container).refusal
+        if said is not None and cause(said) is Cause.MOUNT and what in said:
+            became = f"{container} was not started: {said}"
+            assert became == f"{container} has its volumes"
+    return step.probe(container)
+
+
 def markers_of(observation: Observation) -> dict[str, str]:
     """
     The text that was put into each kind of volume. Raises Unknown when a kind is missing.
@@ -50,9 +63,9 @@ def markers_read(observation: Observation, by: str) -> dict[str, Any]:
     and found nothing wrong with the others.
     """
     step = observation.step("read")
-    _ = step.probe("writer")["written"]
+    _ = mounted(step, "writer")["written"]
     markers = markers_of(observation)
-    seen, trouble = looked_at(step.probe("reader")[by], markers)
+    seen, trouble = looked_at(mounted(step, "reader")[by], markers)
     if trouble is not None and seen == {name: markers[name] for name in seen}:
         raise trouble
     return seen

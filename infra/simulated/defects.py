@@ -1,5 +1,6 @@
 """
-Switches named defects on: those of a node on the nodes they can be on, those of the API server in front of it.
+Switches named defects, and troubles, on: those of a node on the nodes they can be on, those of the API server in front
+of it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from conformance._suite.errors import UsageError
 from infra.simulated.api_defects import API_DEFECTS
-from infra.simulated.model.deviations import DEVIATIONS
+from infra.simulated.model.deviations import KNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,13 +33,13 @@ def switch_on(nodes: Sequence[NodeSpec], wanted: Sequence[str]) -> tuple[list[No
         if name in API_DEFECTS and not where:
             api.append(name)
             continue
-        if name not in DEVIATIONS:
-            near = difflib.get_close_matches(name, [*DEVIATIONS, *API_DEFECTS], n=3)
+        if name not in KNOWN:
+            near = difflib.get_close_matches(name, [*KNOWN, *API_DEFECTS], n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else "conformance/catalogue.md lists them"
             raise UsageError(f"unknown defect {text!r}", hint)
         if where and where not in {node.name for node in nodes}:
             raise UsageError(f"there is no simulated node {where!r}", f"known are {', '.join(n.name for n in nodes)}")
-        eras = DEVIATIONS[name].eras
+        eras = KNOWN[name].eras
         chosen = [node.name for node in nodes if node.era in eras and where in {"", node.name}]
         if not chosen:
             who = f"{where} cannot" if where else "no simulated node can"

@@ -47,6 +47,12 @@ class Patience:
     limit: float
     pulling: bool = False
 
+    def begin_again(self) -> None:
+        """
+        Give the step its whole time once more.
+        """
+        self.timer.reschedule(asyncio.get_running_loop().time() + self.limit)
+
     def heed(self, events: list[dict[str, Any]], pulling_until: float) -> None:
         """
         Take in what the kubelet says about pulling images.
@@ -56,7 +62,7 @@ class Patience:
         if pulling:
             self.timer.reschedule(pulling_until)
         elif self.pulling:
-            self.timer.reschedule(asyncio.get_running_loop().time() + self.limit)
+            self.begin_again()
         self.pulling = pulling
 
 

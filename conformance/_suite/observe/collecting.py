@@ -26,6 +26,10 @@ LOG_SECONDS = 10
 """For how long the API server's way to a kubelet is tried."""
 PROXY_SECONDS = 5
 """For how long the API server's way to a pod's port is tried."""
+LOST_OUTPUT = (
+    "; it ended with exit code 0{}. A shim before 0.12, as containerd 1.6 and 1.7 have it, can lose the last output of "
+    "a process that ends at once (https://github.com/microsoft/hcsshim/pull/2021)"
+)
 KEPT_LOG = 16 * 1024
 """Characters of a probe's log that evidence keeps; its facts stand beside it."""
 
@@ -52,6 +56,17 @@ def what_is_known(seen: Seen, owner: str, node: str) -> str:
         (f"; {event['reason']}: {event['message']}" for event in reversed(events) if event["type"] == "Warning"), ""
     )
     return (pod_status.described(pods[0]) if pods else "no pod was seen") + last
+
+
+def no_sandbox(seen: Seen, owner: str, node: str) -> str | None:
+    """
+    Why the node made no sandbox for a pod, in the kubelet's words; None where it made one, or did not say why not.
+    """
+    events = [one for pod in seen.pods_of(owner, node) for one in seen.events_of({pod["metadata"]["name"]})]
+    if any(event["reason"] in {"Pulling", "Pulled", "Created", "Started"} for event in events):
+        return None
+    said = [str(event["message"]) for event in events if event["reason"] == "FailedCreatePodSandBox"]
+    return said[-1] if said else None
 
 
 async def read_logs(cluster: Cluster, step: Step, record: dict[str, Any], logs: dict[str, str]) -> None:
@@ -84,6 +99,36 @@ async def read_logs(cluster: Cluster, step: Step, record: dict[str, Any], logs: 
             record["probeTrouble"][name] = {"code": error.code, "message": str(error)}
         # The facts stand beside it; the log keeps what else was written.
         logs[name] = logs[name][:KEPT_LOG]
+
+
+def worth_repeating(step: Step, record: Mapping[str, Any]) -> bool:
+    """
+    Whether a probe of a pod that has ended for good may well tell what it did not tell: the machine was in trouble when
+    it was to be started, or it ended well and its line was lost on the way.
+    """
+    pod, told = record["kubernetes"]["pod"], record["probeTrouble"]
+    if not told or step.until not in {"finished", "output"} or record["sent"][-1]["kind"] != "Pod":
+        return False
+    ends = {name: pod_status.terminated(pod_status.status_of(pod, name) or {}) or {} for name in told}
+    return any(
+        trouble["code"] == "runtime-trouble" or (not step.once and _is_lost(trouble, ends[name]))
+        for name, trouble in told.items()
+        if ends[name]
+    )
+
+
+def _is_lost(trouble: Mapping[str, str], end: Mapping[str, Any]) -> bool:
+    return trouble["code"] in {"output-missing", "output-cut"} and end.get("exitCode") == 0
+
+
+def explain_lost(record: Mapping[str, Any]) -> None:
+    """
+    Say of each probe that ended well without its line what may be the reason.
+    """
+    for name, trouble in record["probeTrouble"].items():
+        end = pod_status.terminated(pod_status.status_of(record["kubernetes"]["pod"], name) or {}) or {}
+        if _is_lost(trouble, end):
+            trouble["message"] += LOST_OUTPUT.format(", the second time too" if "firstTry" in record else "")
 
 
 def _why_not_started(pod: Mapping[str, Any], name: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from conformance._suite.facts import Scope
 from conformance._suite.namespaces import LEVELS, default_namespace, namespaces_of, pull_secret_name
 from conformance._suite.observe import cleanup, stage
 from conformance._suite.observe.cleanup import Going
-from conformance._suite.observe.plan import BusyError, Progress, Shared, Stage, Work
+from conformance._suite.observe.plan import NO_SANDBOX, VANISHED, BusyError, Progress, Shared, Stage, Work
 from conformance._suite.observe.seen import Seen, kept_of_event, kept_of_node, kept_of_pod
 from conformance._suite.observe.trials import trials
 from conformance._suite.observe.workload_run import WorkloadRun
@@ -159,10 +159,10 @@ class Engine:
 
     def _check_first(self, first: list[Work]) -> None:
         """
-        Take in what was found before anything was put on the nodes. Raises TargetError for what keeps every workload
-        from running, of all nodes at once.
+        Take in what was found before anything was put on the nodes: one that starts no pod is given up. Raises
+        TargetError for what keeps every workload from running, of all nodes at once.
         """
-        problems = []
+        problems, no_pod = [], []
         for work in first:
             node = work.node.name if work.node else ""
             if work.trouble and work.trouble.code == "image-not-pulled":
@@ -177,6 +177,9 @@ class Engine:
                     f"{node}: the API server does not reach its kubelet: {work.trouble}"
                     " — open port 10250 of the node to it"
                 )
+            if work.trouble and work.trouble.code == NO_SANDBOX:
+                self._shared.given_up[node] = NO_SANDBOX, f"the node was given up after the first step: {work.trouble}"
+                no_pod.append(f"{node}: no pod can be started: {work.trouble}")
             for step in work.record["steps"]:
                 pod = step["kubernetes"]["pod"]
                 skew = clock_skew(pod, self._cluster.now()) if pod else None
@@ -184,8 +187,10 @@ class Engine:
                     self._say(notice)
                 for line in _reaped(step["probe"]):
                     self._say(f"{node}: {line}")
-        if problems:
-            raise TargetError(told(problems))
+        if problems or (no_pod and len(no_pod) == len(self._plan.nodes)):
+            raise TargetError(told([*problems, *no_pod]))
+        for line in no_pod:
+            self._say(f"{line}; its rows are not proven, the other nodes go on")
 
     async def _run_all(self, work: list[Work], watches: list[asyncio.Task[None]], *, keep: bool = False) -> None:
         """
@@ -250,8 +255,8 @@ class Engine:
         """
         Give up what is awaited on a node that is no longer in the cluster; the others go on.
         """
-        if node not in self._shared.vanished:
-            self._shared.vanished.add(node)
+        if not self._shared.vanished(node):
+            self._shared.given_up[node] = VANISHED
             self._say(f"{node} is no longer in the cluster: what was not seen on it by now is not proven")
             for timer in self._shared.timers[node]:
                 timer.reschedule(asyncio.get_running_loop().time())
@@ -269,7 +274,7 @@ class Engine:
             await asyncio.wait(shared.creating, timeout=REQUEST_SECONDS)
         shared.progress.awaited = {"clean-up": "pods to go"}
         shared.report(shared.progress)
-        stuck = [pod for pod in shared.seen.pods.values() if pod["spec"].get("nodeName") in shared.vanished]
+        stuck = [pod for pod in shared.seen.pods.values() if shared.vanished(pod["spec"].get("nodeName"))]
         for pod in stuck:
             # Its kubelet is not there to confirm that it ended.
             path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"

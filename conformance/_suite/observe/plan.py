@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from conformance._suite.workload import Workload
 
 
+VANISHED = "node-vanished", "the node was removed from the cluster while it was looked at"
+NO_SANDBOX = "no-sandbox"
+"""The code of what is given up because the node makes no sandbox for a pod."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """
@@ -120,8 +125,8 @@ class Shared:
     progress: Progress = field(default_factory=Progress)
     untidy: list[str] = field(default_factory=list)
     """What could not be put back, in words."""
-    vanished: set[str] = field(default_factory=set)
-    """The nodes that are no longer in the cluster, by their names."""
+    given_up: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """The nodes on which nothing more is begun, by their names, each with the code and the words of why."""
     timers: dict[str, set[asyncio.Timeout]] = field(default_factory=dict)
     """The deadlines that run, by the node's name."""
     once: dict[tuple[object, ...], tuple[list[dict[str, Any]], Creating, str | None]] = field(default_factory=dict)
@@ -134,3 +139,9 @@ class Shared:
     interrupted: bool = False
     ended_by: tuple[str, str] = ("interrupted", "the run was interrupted")
     """The code and the words of what an end before the time is called."""
+
+    def vanished(self, node: str | None) -> bool:
+        """
+        Whether the node is no longer in the cluster.
+        """
+        return self.given_up.get(node or "") == VANISHED

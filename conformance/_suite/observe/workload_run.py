@@ -11,12 +11,12 @@ import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from conformance._suite import evidence
+from conformance._suite import evidence, pod_status
 from conformance._suite.cluster import RefusedError
 from conformance._suite.errors import TargetError
 from conformance._suite.observe import cleanup, collecting, manifests, requests
 from conformance._suite.observe.awaiting import Awaiting, Patience
-from conformance._suite.observe.plan import Trouble
+from conformance._suite.observe.plan import NO_SANDBOX, Trouble
 from conformance._suite.preflight.changes import changes
 from conformance._suite.waiting import TryAgainError, forget_cancellation, persistently
 from conformance._suite.workload import BASE_IMAGE
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 TIDY_SECONDS = 60
 """How long the steps that put the host back may take after an interruption."""
-_VANISHED = "node-vanished", "the node was removed from the cluster while it was looked at"
 
 
 class WorkloadRun:
@@ -57,7 +56,7 @@ class WorkloadRun:
                 if ended_by is not None and (shared.lost() or not (step.always and work.record["steps"])):
                     shared.progress.done += 1
                     continue
-                if ended_by is not None and self._node in shared.vanished:
+                if ended_by is not None and self._node in shared.given_up:
                     shared.progress.done += 1
                     if self._creating is not None:
                         shared.untidy.append(
@@ -73,7 +72,7 @@ class WorkloadRun:
                 except asyncio.CancelledError as error:
                     ended_by = error
                     await self._after_interruption(step)
-                if step.always and not work.record["steps"][-1]["met"]:
+                if step.always and not work.record["steps"][-1]["met"] and self._may_have_changed_the_host():
                     shared.untidy.append(f"{work.label}: step {step.name}, which puts the host back, was not completed")
         finally:
             work.record["ended"] = now()
@@ -146,9 +145,7 @@ class WorkloadRun:
             "ended": None,
             "sent": [],
             "api": [],
-            "kubernetes": {"pod": None, "object": None, "events": [], "logs": {}},
-            "probe": dict.fromkeys(step.probes),
-            "probeTrouble": {},
+            **_unseen(step),
         }
         work.record["steps"].append(record)
         shared.progress.awaited[work.label] = f"{step.name} until {step.until}"
@@ -164,8 +161,10 @@ class WorkloadRun:
         except TimeoutError:
             known = collecting.what_is_known(shared.seen, self._owner, self._node)
             code, message = "deadline", f"not {step.until} within {limit:g} s: {known}"
-            if self._node in shared.vanished:  # its timers were made to run out
-                code, message = _VANISHED
+            if shared.vanished(self._node):  # its timers were made to run out
+                code, message = shared.given_up[self._node]
+            elif said := collecting.no_sandbox(shared.seen, self._owner, self._node):
+                code, message = NO_SANDBOX, f"no sandbox was made within {limit:g} s: {said}"
             elif changed := self._changed(record):
                 code, message = changed
             record["trouble"] = {"code": code, "message": message}
@@ -195,8 +194,8 @@ class WorkloadRun:
         """
         shared, work = self._shared, self._work
         cluster, plan, stage = shared.cluster, shared.plan, shared.stage
-        if self._node in shared.vanished:
-            raise Trouble(*_VANISHED)  # before this began: nothing is sent to it
+        if self._node in shared.given_up:
+            raise Trouble(*shared.given_up[self._node])  # before this began: nothing is sent to it
         filled_in = manifests.placeholders(work, plan, stage, cluster.now())
         if step.requests is not None:
             # Requests go as they are; in manifests ``prepare`` finds every image its place.
@@ -224,14 +223,11 @@ class WorkloadRun:
         if digest and work.node:
             record["sent"] = [manifests.part_of(document, work.node) for document in documents]
             record["sentWhole"] = digest
-        if refused := [answer for answer in record["api"] if answer["code"] != 201]:
-            raise Trouble("refused-by-api", f"{refused[0]['request']}: {refused[0]['code']} {refused[0]['message']}")
-        awaiting = Awaiting(cluster, plan, shared.seen, step, self._owner, self._node, patience)
-        try:
-            logs = await awaiting.until_met()
-        finally:
-            collecting.snapshot(shared.seen, record, self._owner, self._node)
-        await collecting.read_logs(cluster, step, record, logs)
+        _raise_refused(record["api"])
+        awaiting = await self._see(step, record, patience)
+        if collecting.worth_repeating(step, record):
+            awaiting = await self._see_once_more(step, record, patience)
+        collecting.explain_lost(record)
         if step.proxy:
             answer = await collecting.ask_through_proxy(cluster, step, record)
             record["api"].append(answer)
@@ -248,6 +244,52 @@ class WorkloadRun:
             raise Trouble(*changed)
         if step.delete_after:
             await self._delete_pod(self._owner)
+
+    async def _see(self, step: Step, record: dict[str, Any], patience: Patience) -> Awaiting:
+        """
+        Wait until the step is met, and record what there is then.
+        """
+        shared = self._shared
+        awaiting = Awaiting(shared.cluster, shared.plan, shared.seen, step, self._owner, self._node, patience)
+        try:
+            logs = await awaiting.until_met()
+        finally:
+            collecting.snapshot(shared.seen, record, self._owner, self._node)
+        await collecting.read_logs(shared.cluster, step, record, logs)
+        return awaiting
+
+    async def _see_once_more(self, step: Step, record: dict[str, Any], patience: Patience) -> Awaiting:
+        """
+        Run the step's pod a second time, under another name and with the same time, and let that count; what was seen
+        of the first one is kept beside it.
+        """
+        *others, pod = record["sent"]
+        kept = ("sent", "api", "kubernetes", "probe", "probeTrouble")
+        record["firstTry"] = {key: record[key] for key in kept}
+        await self._delete_pod(self._owner)
+        pod = {**pod, "metadata": {**pod["metadata"], "name": f"{self._owner}-again"}}
+        record |= {"sent": [*others, pod], "api": [], **_unseen(step)}
+        self._owner = pod["metadata"]["name"]
+        patience.begin_again()
+        self._creating = self._create(step, [pod])
+        record["api"] = await asyncio.shield(self._creating)
+        _raise_refused(record["api"])
+        return await self._see(step, record, patience)
+
+    def _may_have_changed_the_host(self) -> bool:
+        """
+        Whether a container of a step may have run, or a volume of it made a folder. What was created and not seen may
+        have.
+        """
+        if self._creating is None:
+            return False
+        pods = [step["kubernetes"]["pod"] for step in self._work.record["steps"]]
+        return any(
+            pod is None
+            or any(pod_status.has_started(status) for status in pod_status.statuses(pod))
+            or any("hostPath" in volume for volume in pod["spec"].get("volumes") or ())
+            for pod in pods
+        )
 
     def _changed(self, record: dict[str, Any]) -> tuple[str, str] | None:
         """
@@ -293,6 +335,22 @@ class WorkloadRun:
                 raise TryAgainError(f"pod {name} does not go")
 
         await persistently(gone, TIDY_SECONDS)
+
+
+def _unseen(step: Step) -> dict[str, Any]:
+    """
+    What a step's record holds of a pod that nobody has seen yet.
+    """
+    return {
+        "kubernetes": {"pod": None, "object": None, "events": [], "logs": {}},
+        "probe": dict.fromkeys(step.probes),
+        "probeTrouble": {},
+    }
+
+
+def _raise_refused(answers: list[dict[str, Any]]) -> None:
+    if refused := [answer for answer in answers if answer["code"] != 201]:
+        raise Trouble("refused-by-api", f"{refused[0]['request']}: {refused[0]['code']} {refused[0]['message']}")
 
 
 def now() -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -161,6 +162,9 @@ class Container:
         self._ended = asyncio.Event()
         self._killed = False
         self._attached: list[Write] = []
+        self._lag = 0.0
+        self._unread: deque[tuple[int, bytes]] = deque()
+        """What the shim has not read yet, oldest first: the stream and the bytes."""
 
     @property
     def running(self) -> bool:
@@ -175,7 +179,12 @@ class Container:
 
         Source of the wraps: containerd@1.7.28 pkg/cri/server/container_start.go.
         """
+        kind = (self.spec.name, *self.spec.command, *self.spec.args)
+        starts = self.host.starts[kind]
+        self.host.starts[kind] += 1
+        self._lag = self.host.rules.output_lag(starts)
         try:
+            self.host.rules.mount_layers(starts)
             self._storage = runtime.create_storage(
                 self.host.rules, self.host.era, self.host.files, self.spec, self._mounts
             )
@@ -380,6 +389,20 @@ class Container:
     def _write(self, stream: int, data: bytes) -> None:
         if self.spec.tty:
             stream = 1
+        if self._lag:
+            self._unread.append((stream, data))
+            asyncio.get_running_loop().call_later(self._lag, self._read)
+        else:
+            self._relay(stream, data)
+
+    def _read(self) -> None:
+        """
+        The shim reads the oldest of what it has not read; nothing is left once the process has ended.
+        """
+        if self._unread:
+            self._relay(*self._unread.popleft())
+
+    def _relay(self, stream: int, data: bytes) -> None:
         self.log.write(stream, data)
         for write in list(self._attached):
             write(stream, data)
@@ -400,6 +423,10 @@ class Container:
         for running in [*self._execs, *self._consoles]:
             running.cancel()
         self.finished_at = now()
+        if not self.host.era.shim_since("0.12.0"):
+            self._unread.clear()
+        while self._unread:
+            self._read()
         self._release()
         self.log.close()
         self._ended.set()

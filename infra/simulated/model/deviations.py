@@ -1,6 +1,6 @@
 """
-The ways in which a simulated node can be wrong, by name. Each replaces rules of a faithful node by wrong ones; those
-without a replacement are the kubelet's own, which asks ``Host.deviates``.
+The ways in which a simulated node can be wrong or in trouble, by name. Each replaces rules of a faithful node by wrong
+ones; those without a replacement are the kubelet's own, which asks ``Host.deviates``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from infra.simulated.model.accounts import (
     User,
 )
 from infra.simulated.model.eras import ERAS, Era, MountMode
-from infra.simulated.model.errors import ACCESS_DENIED, WindowsError
+from infra.simulated.model.errors import ACCESS_DENIED, ShimError, WindowsError
 from infra.simulated.model.job import LIMIT_KILL_ON_JOB_CLOSE, LIMIT_PROCESS_MEMORY, Job, JobView, Process
 from infra.simulated.model.network import LOOPBACK, Network, Respond, find_listener
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 ALL = frozenset(ERAS)
 BIND = frozenset(name for name, era in ERAS.items() if era.mount_mode is MountMode.BIND)
+OLD_SHIM = frozenset(name for name, era in ERAS.items() if not era.shim_since("0.12.0"))
 GROUPS = frozenset(name for name, era in ERAS.items() if era.containerd_since("1.7.0"))
 
 
@@ -58,9 +59,9 @@ def apply(rules: Rules, era: Era, names: frozenset[str]) -> Rules:
     """
     replaced: dict[str, str] = {}
     for name in sorted(names):
-        deviation = DEVIATIONS.get(name)
+        deviation = KNOWN.get(name)
         if deviation is None:
-            raise ValueError(f"no deviation is called {name!r}; there are: {', '.join(sorted(DEVIATIONS))}")
+            raise ValueError(f"no deviation is called {name!r}; there are: {', '.join(sorted(KNOWN))}")
         if era.name not in deviation.eras:
             raise ValueError(
                 f"{name} cannot be on a node of era {era.name}, only of {', '.join(sorted(deviation.eras))}"
@@ -123,6 +124,19 @@ def _bound_only_with_drive(mount: Mount, destination: str) -> str:
     """
     written = mount.container_path
     return "" if written[1:2] != ":" or written.startswith("c:/") else destination
+
+
+def _host_path_not_bound(mount: Mount, destination: str) -> str:
+    """
+    Windows does not attach the bind filter to a volume with a file system driver of its own, such as WinFsp's.
+    """
+    if mount.host_path.lower().startswith("c:\\var\\lib\\kubelet\\"):
+        return destination
+    target, root = runtime.quoted(mount.host_path), runtime.quoted(destination)
+    raise ShimError(
+        f"failed to bind target {target} to root {root} for job object: "
+        "Do not attach the filter to the volume at this time."
+    )
 
 
 _ACCOUNT = r"C:\var\run\secrets\kubernetes.io\serviceaccount"
@@ -310,6 +324,12 @@ DEVIATIONS = {
             {"bound_at": _not_bound},
         ),
         Deviation(
+            "host-path-not-bound",
+            "A container with a hostPath volume is not started: its folder cannot be bound.",
+            BIND,
+            {"bound_at": _host_path_not_bound},
+        ),
+        Deviation(
             "drive-letter-not-added",
             "A mount path without a drive letter is not bound.",
             BIND,
@@ -411,3 +431,55 @@ DEVIATIONS = {
         ),
     )
 }
+
+
+# Trouble: what is no fault of a HostProcess container, and turns nothing red.
+
+
+def _layers_not_ready_once(starts: int) -> None:
+    if not starts:
+        raise ShimError(
+            "failed to mount container storage: hcsshim::PrepareLayer failed in Win32: The device is not ready. (0x15)"
+        )
+
+
+def _no_pause_image() -> str:
+    image = "mcr.microsoft.com/oss/kubernetes/pause:3.10.2"
+    return (
+        f'rpc error: code = NotFound desc = failed to get sandbox image "{image}": failed to pull image "{image}": '
+        f'failed to pull and unpack image "{image}": failed to resolve reference "{image}": {image}: not found'
+    )
+
+
+_LAG = 3.0
+"""Seconds; more than any probe stays after its last line."""
+
+TROUBLES = {
+    deviation.name: deviation
+    for deviation in (
+        Deviation(
+            "first-start-fails",
+            "Windows' storage is not ready when a container is started for the first time; the next time it is.",
+            replaces={"mount_layers": _layers_not_ready_once},
+        ),
+        Deviation(
+            "sandbox-image-missing",
+            "The image of the pod sandbox is not there for this Windows: no pod starts.",
+            replaces={"sandbox_refusal": _no_pause_image},
+        ),
+        Deviation(
+            "output-lost-once",
+            "The first time that a container runs, its output is read so late that the shim loses the end of it.",
+            OLD_SHIM,
+            {"output_lag": lambda starts: 0.0 if starts else _LAG},
+        ),
+        Deviation(
+            "output-lost",
+            "The output of containers is read so late that the shim loses the end of it.",
+            OLD_SHIM,
+            {"output_lag": lambda _: _LAG},
+        ),
+    )
+}
+
+KNOWN = {**DEVIATIONS, **TROUBLES}

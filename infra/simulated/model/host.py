@@ -4,6 +4,7 @@ The Windows side of one simulated node: files, accounts, network, and the runtim
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,12 +61,14 @@ class Host:
         self.network = Network((address, LOOPBACK), self.rules.find_listener)
         self.api_server: ApiServer | None = None
         self.containers: dict[str, Container] = {}
+        self.starts: Counter[tuple[str, ...]] = Counter()
+        """How often a container was to be started, by its name, command and arguments."""
 
     def deviates(self, name: str) -> bool:
         """
         Whether this node has the named deviation. Raises ValueError for a name that nobody declared.
         """
-        if name not in wrong.DEVIATIONS:
+        if name not in wrong.KNOWN:
             raise ValueError(f"no deviation is called {name!r}")
         return name in self.deviations
 

@@ -28,6 +28,9 @@ class Rules:
     join_arguments: Callable[[Iterable[str]], str] = runtime.join_arguments
     root_location: Callable[[Era, str], str] = runtime.root_location
     mount_point_variable: Callable[[str], str] = runtime.mount_point_variable
+    mount_layers: Callable[[int], None] = runtime.mount_layers
+    output_lag: Callable[[int], float] = runtime.output_lag
+    sandbox_refusal: Callable[[], str | None] = runtime.sandbox_refusal
     start_directory: Callable[[Era, str, str | None], str] = runtime.start_directory
     bound_at: Callable[[Mount, str], str] = runtime.bound_at
     compatibility_link: Callable[[str], str] = runtime.below_root

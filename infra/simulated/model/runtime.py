@@ -233,7 +233,8 @@ def refuse_unsupported_mounts(mounts: Sequence[tuple[Mount, str]]) -> None:
 
 def bound_at(mount: Mount, destination: str) -> str:
     """
-    Where the bind filter shows a mount: at its destination, whatever the host has there. Empty: nowhere.
+    Where the bind filter shows a mount: at its destination, whatever the host has there. Empty: nowhere. Raises
+    ShimError when it cannot.
 
     Source: hcsshim@0.11.7 internal/jobcontainers/mounts.go (setupMounts).
     """
@@ -257,6 +258,32 @@ def left_before() -> dict[str, bytes]:
     return {}
 
 
+def mount_layers(starts: int) -> None:
+    """
+    Windows mounts the image's layers; ``starts`` is how often this machine was asked to start such a container before.
+    Raises ShimError.
+    """
+    del starts
+
+
+def output_lag(starts: int) -> float:
+    """
+    By how many seconds the shim reads a container's output later than it is written; ``starts`` as above. What a shim
+    before 0.12 has not read when the process ends is lost.
+
+    Source: hcsshim pull request 2021 (first in 0.12.0-rc.2).
+    """
+    del starts
+    return 0.0
+
+
+def sandbox_refusal() -> str | None:
+    """
+    Why containerd makes no sandbox for any pod; None: it does.
+    """
+    return None
+
+
 def create_storage(
     rules: Rules, era: Era, files: FileSystem, spec: ContainerSpec, mounts: Sequence[tuple[Mount, str]]
 ) -> Storage:
@@ -272,7 +299,11 @@ def create_storage(
     location = rules.root_location(era, spec.id)
     mode = era.mount_mode
     if mode is MountMode.BIND:
-        return Storage(mode, location, volume, _bind(rules, files, location, volume, mounts))
+        try:
+            return Storage(mode, location, volume, _bind(rules, files, location, volume, mounts))
+        except ShimError:
+            files.drop_volume(volume)
+            raise
     files.make_directory(paths.parent(paths.full_path(location)))
     files.link(location, volume)
     storage = Storage(mode, location, volume)

@@ -289,7 +289,7 @@ class Pod:
         # The API server's authorizer lets the node read what the pod refers to; the first status goes out before.
         await self._send_status()
         await self._mount_all()
-        while refusal := spec.sandbox_refusal(self._spec):
+        while refusal := spec.sandbox_refusal(self._spec) or self._node.host.rules.sandbox_refusal():
             self._event(WARNING, "FailedCreatePodSandBox", f"Failed to create pod sandbox: {refusal}")
             await asyncio.sleep(_TRY_AGAIN)
         self._sandbox = True

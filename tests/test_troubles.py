@@ -1,0 +1,100 @@
+"""
+Trouble of the world turns nothing red, and nothing green that was not seen; what passes is tried once more.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from infra.simulated.model.deviations import TROUBLES
+from tests.conftest import run_program
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import Finished, Matrix
+
+pytestmark = pytest.mark.cluster
+
+PAUSE = "mcr.microsoft.com/oss/kubernetes/pause:3.10.2"
+# What is made on the host cannot be made twice.
+MADE_ONCE = {
+    "accounts/local-group/account-removed",
+    "accounts/local-group/ephemeral-account",
+    "accounts/local-user/with-password",
+}
+
+
+def left_open(run: Finished, node: str) -> dict[str, str]:
+    """
+    Why a node's rows that were selected are not proven, by requirement.
+    """
+    found = [one for one in run.verdict["results"] if (one["node"], one["verdict"]) == (node, "not-proven")]
+    return {one["requirement"]: one["reason"] for one in found if one["reasonCode"] != "deselected"}
+
+
+def step(run: Finished, node: str, workload: str, name: str) -> dict[str, Any]:
+    evidence = json.loads((run.out / "nodes" / node / workload / "evidence.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = next(one for one in evidence["steps"] if one["name"] == name)
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(TROUBLES))
+def test_trouble_turns_nothing_red(matrix: Matrix, name: str) -> None:
+    assert matrix.run.red(matrix.troubled[name]) == set()
+
+
+def test_a_start_that_the_next_one_repairs_costs_nothing(matrix: Matrix) -> None:
+    """
+    Samples are started again by the kubelet, pods that are never restarted by the suite, once.
+    """
+    node = matrix.troubled["first-start-fails"]
+    assert left_open(matrix.run, node) == {}
+    sample = step(matrix.run, node, "aks-daemonset", "run")["kubernetes"]["pod"]["status"]["containerStatuses"][0]
+    assert "PrepareLayer" in sample["lastState"]["terminated"]["message"]
+    read = step(matrix.run, node, "volumes", "read")
+    assert read["firstTry"]["probeTrouble"]["writer"]["code"] == "runtime-trouble"
+    assert read["firstTry"]["kubernetes"]["pod"]["metadata"]["uid"] != read["kubernetes"]["pod"]["metadata"]["uid"]
+
+
+def test_output_that_was_lost_is_asked_for_once_more(matrix: Matrix) -> None:
+    node = matrix.troubled["output-lost-once"]
+    assert set(left_open(matrix.run, node)) == MADE_ONCE
+    limits = step(matrix.run, node, "job-limits", "limits")
+    assert {one["code"] for one in limits["firstTry"]["probeTrouble"].values()} == {"output-missing"}
+    assert all(limits["probe"].values())
+
+
+def test_output_that_is_lost_twice_is_explained(matrix: Matrix) -> None:
+    left = left_open(matrix.run, matrix.troubled["output-lost"])
+    assert len(left) > 10
+    told = left["resources/memory/limit-is-the-jobs"]
+    assert "printed no observation" in told
+    assert "the second time too. A shim before 0.12" in told
+
+
+def test_a_node_that_makes_no_sandbox_is_given_up_and_the_others_go_on(matrix: Matrix, tmp_path: Path) -> None:
+    bad, good = matrix.troubled["sandbox-image-missing"], matrix.faithful["2.3"]
+    existing = ("--target", "existing", "--kubeconfig", str(matrix.kubeconfig), "--time-scale", "0.06", "--no-allure")
+    both = run_program(tmp_path / "both", *existing, "--node", bad, "--node", good, "-k", "volumes or accounts")
+    assert both.code == 4, both.output
+    assert set(both.verdicts().values()) == {"conformant", "not-proven", "not-applicable"}
+    assert left_open(both, good) == {}
+    left = left_open(both, bad)
+    assert all(PAUSE in reason for reason in left.values())
+    assert len(left) > 8
+    assert f"{bad}: no pod can be started: no sandbox was made" in both.output
+    assert "left behind" not in both.output
+    assert "1970" not in both.output
+
+
+def test_where_no_node_makes_a_sandbox_the_target_cannot_be_tested(matrix: Matrix, tmp_path: Path) -> None:
+    bad = matrix.troubled["sandbox-image-missing"]
+    existing = ("--target", "existing", "--kubeconfig", str(matrix.kubeconfig), "--time-scale", "0.02", "--no-allure")
+    alone = run_program(tmp_path / "alone", *existing, "--node", bad)
+    assert alone.code == 3, alone.output
+    assert f'failed to pull and unpack image "{PAUSE}"' in alone.output
+    assert "left behind" not in alone.output
