@@ -235,7 +235,7 @@ def test_what_is_worth_a_second_try(code: str, end: dict[str, Any], once: bool, 
     [
         ('Error creating: pods "x-" is forbidden: violates PodSecurity', True),
         (
-            'Error creating: admission webhook "g" denied the request: [azurepolicy] no host network for service account x',
+            'Error creating: admission webhook "g" denied the request: [azurepolicy] not for a service account',
             True,
         ),
         ('Error creating: Pod "x-" is invalid: spec: Forbidden', True),

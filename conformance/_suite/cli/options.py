@@ -103,7 +103,7 @@ def run_parser() -> Parser:
     add_existing(parser)
     add_embedded(parser).add_argument(
         "--sim-defect", action="append", default=[], metavar="NAME[@NODE]",
-        help="switch a named defect on, wherever it can be or on one node (repeatable)",
+        help="switch a named defect, or a trouble, on, wherever it can be or on one node (repeatable)",
     )  # fmt: skip
     add_provisioned(parser)
     add_dry_run(parser)
