@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from conformance import Containerd, Observation, Scope, Unknown
-from conformance._suite import catalogue
+from conformance._suite import catalogue, pod_status
 from conformance._suite.facts import ClusterFacts, NodeFacts
 from conformance._suite.observation import Evidence, Step
 from conformance.operation.states import state_of
@@ -42,6 +42,7 @@ def judge(requirement: str, step: str, **seen: Any) -> str:
         "api": seen.get("api", []),
         "kubernetes": {"pod": pod, "events": [], "logs": {container: seen.get("log", "")}},
         "probe": {"writer": {"written": {}}, container: seen.get("facts")},
+        "probeTrouble": seen.get("told", {}),
     }
     check = PAGES.checks[requirement]
     evidence = Evidence({"workload": "w", "parameters": {"nonce": NONCE, "markers": MARKERS}, "steps": [data]})
@@ -130,6 +131,31 @@ BROKEN = {"error": "in use", "type": "System.IO.IOException"}
 def test_a_volume_that_could_not_be_looked_at_hides_no_other(markers: Sequence[Any], expected: str) -> None:
     facts = {"relativePath": MARKERS | dict(zip(("empty-dir", "secret"), markers, strict=True))}
     assert judge("storage/volumes/relative-path", "read", container="reader", facts=facts) == expected
+
+
+BIND = 'failed to create shim task: failed to bind target "C:\\a" to root "{}" for job object: {}'
+
+
+@pytest.mark.parametrize(
+    ("root", "why", "volumes", "token"),
+    [
+        ("C:\\b", "Do not attach the filter to the volume at this time.", "red", "not-started"),
+        ("C:\\var\\run\\secrets\\kubernetes.io\\serviceaccount", "Zugriff verweigert", "red", "red"),
+        ("C:\\b", "The device is not ready. (0x15)", "runtime-trouble", "runtime-trouble"),
+    ],
+)
+def test_a_volume_that_cannot_be_mounted_is_a_finding_about_volumes(
+    root: str, why: str, volumes: str, token: str
+) -> None:
+    state = ended("StartError", BIND.format(root, why))
+    unknown = pod_status.trouble({"name": "reader", **state})
+    told = {"reader": {"code": unknown.code if unknown else "not-started", "message": "x"}}
+    for requirement, expected in (
+        ("storage/volumes/relative-path", volumes),
+        ("storage/volumes/at-mount-path-with-drive", volumes),
+        ("storage/service-account-token/at-mount-path", token),
+    ):
+        assert judge(requirement, "read", container="reader", state=state, told=told) == expected
 
 
 OWN = {"sha256": "0" * 64, "podUid": UID}

@@ -15,7 +15,7 @@ from conformance.storage.test_volumes import (
     BELOW_SANDBOX_MOUNT_POINT,
     RELATIVE_PATH,
     looked_at,
-    mounted,
+    not_mounted,
 )
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def tokens_found(observation: Observation, paths: Iterable[str]) -> dict[str, st
     """
     step = observation.step("read")
     uid = step.pod["metadata"]["uid"]
-    found, trouble = looked_at(mounted(step, "reader", "serviceaccount")["serviceAccount"], paths)
+    if refused := not_mounted(step, "reader", "serviceaccount"):
+        return refused
+    found, trouble = looked_at(step.probe("reader")["serviceAccount"], paths)
     seen = {path: one if isinstance(one, str) else _whose(one["podUid"], uid) for path, one in found.items()}
     if trouble is not None and set(seen.values()) <= {OWN}:
         raise trouble

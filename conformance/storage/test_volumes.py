@@ -33,17 +33,15 @@ def looked_at(found: Facts, names: Iterable[str]) -> tuple[dict[str, Any], Unkno
     return seen, trouble
 
 
-def mounted(step: Step, container: str, what: str = "") -> Facts:
+def not_mounted(step: Step, container: str, what: str = "") -> dict[str, Any]:
     """
-    The facts of a container that has volumes. One that was not started because a volume could not be mounted (``what``
-    is in the runtime's words where only one of them matters) has none of them: that is no trouble, it fails the check.
+    The runtime's words, by the container's name, where it did not start a container because a volume could not be
+    mounted (``what`` is in the words where only one of them matters); else nothing. That is a finding, and no trouble:
+    the container has none of its volumes.
     """
-    if step.data["probe"].get(container) is None:
-        said = step.container(container).refusal
-        if said is not None and cause(said) is Cause.MOUNT and what in said:
-            became = f"{container} was not started: {said}"
-            assert became == f"{container} has its volumes"
-    return step.probe(container)
+    said = step.container(container).refusal if step.data["probe"].get(container) is None else None
+    refused = said is not None and cause(said) is Cause.MOUNT and what in said
+    return {container: f"not started: {said}"} if refused else {}
 
 
 def markers_of(observation: Observation) -> dict[str, str]:
@@ -58,14 +56,16 @@ def markers_of(observation: Observation) -> dict[str, str]:
 
 def markers_read(observation: Observation, by: str) -> dict[str, Any]:
     """
-    What was read from each kind of volume by one way of naming paths. Raises Unknown when the markers of emptyDir and
-    hostPath could not be written, which would say nothing about reading, and when the probe could not look at one kind
-    and found nothing wrong with the others.
+    What was read from each kind of volume by one way of naming paths, or why the container has none. Raises Unknown
+    when the markers of emptyDir and hostPath could not be written, which would say nothing about reading, and when the
+    probe could not look at one kind and found nothing wrong with the others.
     """
     step = observation.step("read")
-    _ = mounted(step, "writer")["written"]
+    if refused := not_mounted(step, "writer") or not_mounted(step, "reader"):
+        return refused
+    _ = step.probe("writer")["written"]
     markers = markers_of(observation)
-    seen, trouble = looked_at(mounted(step, "reader")[by], markers)
+    seen, trouble = looked_at(step.probe("reader")[by], markers)
     if trouble is not None and seen == {name: markers[name] for name in seen}:
         raise trouble
     return seen
