@@ -279,7 +279,7 @@ def test_nothing_is_left_in_the_cluster(matrix: Matrix) -> None:
 @pytest.mark.parametrize("name", [name for name in workload.names() if workload.load(name).shared])
 def test_what_was_sent_once_is_kept_whole_and_each_nodes_part_of_it(matrix: Matrix, name: str) -> None:
     out = matrix.run.out
-    for node in (node.name for node in matrix.cluster.nodes):
+    for node in (*matrix.faithful.values(), *matrix.wrong.values()):
         (step,) = json.loads((out / evidence.relative_path(name, node)).read_text())["steps"]
         (part,) = step["sent"]
         path = out / evidence.whole_path(name, part["metadata"]["name"])

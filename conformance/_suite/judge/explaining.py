@@ -163,7 +163,7 @@ class _Place:
         for name in sorted(names, key=lambda name: (name not in self._evidence, name)) if self._node else ():
             for step in self._steps(name):
                 statuses = pod_status.statuses(step["kubernetes"].get("pod"))
-                if any(pod_status.ever_started(status) for status in statuses):
+                if any(pod_status.has_started(status) for status in statuses):
                     return []
                 said = [text for status in statuses for reason, text in _states(status) if reason not in _NO_REASON]
                 pods.append(said or _warnings(step))
