@@ -401,6 +401,7 @@ EXPECTED = {
     "image-user-preferred": {"log-on-failed"},
     "arguments-escaped-twice": {"quotes-doubled"},
     "containerd-is-not-the-system": {"containerd-is-not-the-system"},
+    "host-path-not-bound": {"file-system-driver-refuses-the-bind"},
 }
 """The hints on a node with a defect; on all others none."""
 

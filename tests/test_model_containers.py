@@ -656,7 +656,7 @@ async def seen(host: Host) -> dict[str, Any]:
         except StartError as error:
             found[name] = str(error)
     try:
-        found["host path"] = await finish(host, "cmd", "/c", "exit 3", mounts=(Mount(r"C:\host", r"C:\seen"),))
+        found["host path"] = await finish(host, "cmd", "/c", "ver", mounts=(Mount(r"C:\host", r"C:\seen"),))
     except StartError as error:
         found["host path"] = str(error)
     found["users after"] = sorted(host.accounts.users)
