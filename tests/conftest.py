@@ -17,6 +17,7 @@ import pytest
 
 from infra.simulated.api_defects import API_DEFECTS
 from infra.simulated.cluster import SimulatedCluster, name_nodes
+from infra.simulated.model import programs
 from infra.simulated.model.deviations import DEVIATIONS, KNOWN, TROUBLES
 from infra.simulated.model.eras import ERAS
 
@@ -45,6 +46,11 @@ def _no_sockets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
         monkeypatch.setattr(socket.socket, "connect", refuse)
         monkeypatch.setattr(socket.socket, "bind", refuse)
+
+
+@pytest.fixture(autouse=True)
+def _probes_end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "LINGERS", 0.0)
 
 
 @dataclass(frozen=True)

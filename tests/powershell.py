@@ -23,6 +23,8 @@ ROOT = Path(__file__).parent.parent
 COMMANDS = Path(
     os.environ.get("POWERSHELL_COMMANDS") or ROOT.parent / "shared" / "data" / "windows-powershell-5.1-commands.json"
 )
+ENGINE = ROOT.parent / "shared" / "tools" / "powershell"
+"""PowerShell 7 for this machine, where somebody has put one: the nearest to 5.1 that runs off Windows."""
 COMMON_PARAMETERS = {"erroraction", "warningaction", "verbose", "debug", "errorvariable", "outvariable", "outbuffer"}
 SINCE_POWERSHELL_7 = {
     "ternary_expression",

@@ -13,6 +13,8 @@ from conformance import Containerd, Kubernetes, Observation, Scope, Unknown
 from conformance._suite import catalogue
 from conformance._suite.facts import ClusterFacts, NodeFacts
 from conformance._suite.observation import Evidence
+from conformance.accounts.log_ons import whoami
+from conformance.accounts.test_local_group import test_a_group_can_be_made_in_a_container as group_is_made
 from conformance.accounts.test_local_group import (
     test_a_group_gets_a_new_account_that_is_its_member as group_gets_an_account,
 )
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 MACHINE = "S-1-5-21-1-2-3"
 PREFIX = 'failed to start containerd task "0123": failed to create user process token: '
 DENIED = PREFIX + "failed to logon user: Access is denied.: unknown"
+GERMAN = PREFIX + "failed to log on user: Der Benutzername oder das Kennwort ist falsch.: unknown"
 INCORRECT = PREFIX + "failed to logon user: The user name or password is incorrect.: unknown"
 
 
@@ -92,10 +95,12 @@ def test_every_requirement_of_these_areas_says_since_when_it_holds() -> None:
     [
         (INCORRECT, {"sid": "S-1-5-18"}, {"sid": "S-1-5-19"}, "green"),
         (INCORRECT, {"sid": "S-1-5-18"}, INCORRECT, "green"),
-        (INCORRECT, DENIED, DENIED, "green"),
+        (INCORRECT, DENIED, DENIED, "nobody-logs-on"),
         (DENIED, DENIED, DENIED, "nobody-logs-on"),
         (DENIED, DENIED.replace("0123", "4567"), DENIED, "nobody-logs-on"),
-        (PREFIX + "invalid user string `x`", {"sid": "S-1-5-18"}, {"sid": "S-1-5-19"}, "other-refusal"),
+        (PREFIX + "invalid user string `x`", {"sid": "S-1-5-18"}, {"sid": "S-1-5-19"}, "green"),
+        ("could not log on user x: 0x52e", {"sid": "S-1-5-18"}, {"sid": "S-1-5-19"}, "green"),
+        (PREFIX + "failed to logon user: 0x5aa", {"sid": "S-1-5-18"}, {"sid": "S-1-5-19"}, "runtime-trouble"),
         ("no such file", {"sid": "S-1-5-18"}, {"sid": "S-1-5-19"}, "not-started"),
         (INCORRECT, "no such file", "no such file", "not-started"),
         ({"name": "x", "sid": "S-1-5-18"}, DENIED, DENIED, "red"),
@@ -112,36 +117,142 @@ def test_an_unknown_user(unknown: object, system: object, service: object, expec
     [
         (PREFIX + "empty username or group name passed: unknown", "green"),
         (PREFIX + "empty user string passed: unknown", "green"),
+        (PREFIX + "no username was given: unknown", "green"),
         (INCORRECT, "image-names-user"),
+        (GERMAN, "image-names-user"),
         ("no such file", "not-started"),
         ({"name": "x", "sid": "S-1-5-18"}, "red"),
     ],
 )
 def test_no_user(none: object, expected: str) -> None:
-    assert verdict(no_user, observed(refused_accounts=[step("log-on", {"none": none})])) == expected
+    containers = {"none": none, "unknown": GERMAN}
+    assert verdict(no_user, observed(refused_accounts=[step("log-on", containers)])) == expected
+
+
+OWN, ADMINISTRATOR, GROUP, MADE = (f"{MACHINE}-{rid}" for rid in (1005, 500, 1001, 1002))
+RIGHTS = {"allowed": ["S-1-5-32-544", "S-1-5-32-545"], "denied": ["S-1-5-32-546"]}
+NOT_GRANTED = PREFIX + "failed to logon user: Logon failure: the user has not been granted the requested logon type: x"
+TOO_SHORT = PREFIX + "failed to create local account: The password does not meet the password policy requirements.: x"
+RESOURCES = PREFIX + "failed to logon user: Insufficient system resources exist to complete the requested service.: x"
+
+
+def local_accounts(member: object, left: Any, **prepared: Any) -> Observation:
+    """
+    What ``local-accounts`` shows of a group's container, and the users that are listed afterwards.
+    """
+    facts = {
+        "sid": "S-1-5-18",
+        "logOnRights": RIGHTS,
+        "localUsers": [ADMINISTRATOR],
+        "group": {"sid": GROUP, "exitCode": 0, "number": None},
+        "user": {"sid": MADE},
+        **prepared,
+    }
+    return observed(
+        local_accounts=[
+            step("prepare", {"prepare": facts}),
+            step("members", {"member": member}),
+            step("after", {"after": {"localUsers": left}}),
+        ]
+    )
+
+
+MEMBER = {"sid": OWN, "groups": [GROUP]}
+LEFT = [ADMINISTRATOR, MADE]
 
 
 @pytest.mark.parametrize(
     ("member", "left", "account", "gone"),
     [
-        ({"sid": f"{MACHINE}-1005", "groups": [f"{MACHINE}-1001"]}, [], "green", "green"),
-        ({"sid": f"{MACHINE}-1005", "groups": [f"{MACHINE}-1001"]}, [f"{MACHINE}-1005"], "green", "red"),
-        ({"sid": f"{MACHINE}-500", "groups": [f"{MACHINE}-1001"]}, [f"{MACHINE}-500"], "red", "no-account-made"),
-        ({"sid": "S-1-5-18", "groups": [f"{MACHINE}-1001"]}, [], "red", "no-account-made"),
-        ({"sid": "S-1-5-21-4-5-6-1005", "groups": [f"{MACHINE}-1001"]}, [], "red", "no-account-made"),
-        (INCORRECT, [], "red", "no-account-made"),
+        (MEMBER, LEFT, "green", "green"),
+        (MEMBER, [*LEFT, OWN], "green", "red"),
+        # A list that lacks somebody says nothing about somebody else.
+        (MEMBER, [], "green", "users-not-whole"),
+        (MEMBER, {}, "green", "users-not-whole"),
+        (MEMBER, "x", "green", "users-not-whole"),
+        (MEMBER, [MADE], "green", "users-not-whole"),
+        (MEMBER, [ADMINISTRATOR], "green", "users-not-whole"),
+        ({"sid": ADMINISTRATOR, "groups": [GROUP]}, LEFT, "red", "no-account-made"),
+        ({"sid": "S-1-5-18", "groups": [GROUP]}, LEFT, "red", "no-account-made"),
+        ({"sid": "S-1-5-21-4-5-6-1005", "groups": [GROUP]}, LEFT, "red", "no-account-made"),
+        # What cannot be null.
+        ({"sid": None, "groups": [GROUP]}, LEFT, "fact-unknown", "fact-unknown"),
+        *(({"sid": OWN, "groups": groups}, LEFT, "fact-unknown", "green") for groups in ([None], [], None)),
+        (INCORRECT, LEFT, "red", "no-account-made"),
+        (NOT_GRANTED, LEFT, "account-policy", "account-policy"),
+        (TOO_SHORT, LEFT, "account-policy", "account-policy"),
+        (RESOURCES, LEFT, "runtime-trouble", "runtime-trouble"),
+        (GERMAN, LEFT, "log-on-failed", "log-on-failed"),
     ],
 )
-def test_the_account_of_a_group(member: object, left: list[str], account: str, gone: str) -> None:
-    prepared = {"group": {"sid": f"{MACHINE}-1001", "exitCode": 0}, "localUsers": [f"{MACHINE}-500"]}
-    seen = observed(
-        local_accounts=[
-            step("prepare", {"prepare": prepared}),
-            step("members", {"member": member}),
-            step("after", {"after": {"localUsers": left}}),
-        ]
-    )
+def test_the_account_of_a_group(member: object, left: object, account: str, gone: str) -> None:
+    seen = local_accounts(member, left)
     assert (verdict(group_gets_an_account, seen), verdict(account_is_gone, seen)) == (account, gone)
+
+
+def test_a_list_of_users_before_that_is_not_whole_proves_nothing() -> None:
+    seen = local_accounts(MEMBER, LEFT, localUsers=[])
+    assert {verdict(check, seen) for check in (group_gets_an_account, account_is_gone)} == {"users-not-whole"}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "denied", "expected"),
+    [
+        (["S-1-5-32-544"], [], "logon-right-missing"),
+        ([], [], "logon-right-missing"),
+        *(([sid], [], "red") for sid in ("S-1-1-0", "S-1-5-11", "S-1-5-4", "S-1-5-32-545", GROUP)),
+        *((["S-1-5-32-545"], [sid], "logon-right-missing") for sid in ("S-1-5-113", "S-1-5-114", "S-1-1-0", GROUP)),
+        (["S-1-5-32-545"], ["S-1-5-32-546"], "red"),
+    ],
+)
+def test_a_log_on_that_the_nodes_policy_forbids(allowed: list[str], denied: list[str], expected: str) -> None:
+    seen = local_accounts(INCORRECT, LEFT, logOnRights={"allowed": allowed, "denied": denied})
+    assert verdict(group_gets_an_account, seen) == expected
+    unread = local_accounts(INCORRECT, LEFT, logOnRights={"error": "secedit.exe ended with 1"})
+    assert verdict(group_gets_an_account, unread) == "fact-unknown"
+    assert verdict(group_gets_an_account, local_accounts(MEMBER, LEFT, logOnRights={"error": "x"})) == "green"
+
+
+@pytest.mark.parametrize(
+    ("account", "exit_code", "number", "sid", "expected"),
+    [
+        ("S-1-5-18", 0, None, GROUP, "green"),
+        ("S-1-5-18", 0, None, None, "red"),
+        ("S-1-5-18", 2, 5, None, "red"),
+        ("S-1-5-18", 2, 1379, GROUP, "group-not-made"),
+        ("S-1-5-18", 2, 1450, None, "group-not-made"),
+        ("S-1-5-19", 2, 5, None, "not-system"),
+        (None, 2, 5, None, "fact-unknown"),
+    ],
+)
+def test_a_group_made_in_a_container(
+    account: str | None, exit_code: int, number: int | None, sid: str | None, expected: str
+) -> None:
+    group = {"exitCode": exit_code, "number": number, "sid": sid}
+    assert verdict(group_is_made, local_accounts(MEMBER, LEFT, sid=account, group=group)) == expected
+
+
+WHOAMI = """<<<trouble language-mode: ConstrainedLanguage trouble>>>
+"win-1\\0123","S-1-5-21-1-2-3-1005"
+
+"Everyone","Well-known group","S-1-1-0","Mandatory group, Enabled by default, Enabled group"
+"WIN-1\\hpc-1","Alias","S-1-5-21-1-2-3-1001","Mandatory group, Enabled by default, Enabled group"
+<<<whoami ended>>>
+"""
+
+
+def test_where_no_script_may_run_whoami_says_who_ran() -> None:
+    assert whoami(WHOAMI) == {"sid": OWN, "groups": ["S-1-1-0", GROUP]}
+    seen = local_accounts(None, LEFT)
+    members = seen.step("members").data
+    members["kubernetes"]["logs"] = {"member": WHOAMI}
+    members["kubernetes"]["pod"]["status"]["containerStatuses"][0]["state"]["terminated"] = {"reason": "Error"}
+    members["probeTrouble"] = {"member": {"code": "language-mode", "message": "ConstrainedLanguage"}}  # type: ignore[index]
+    assert (verdict(group_gets_an_account, seen), verdict(account_is_gone, seen)) == ("green", "green")
+    for cut in (-2, -40, 170, 100, 60):
+        assert whoami(WHOAMI[:cut]) is None, WHOAMI[:cut]
+        members["kubernetes"]["logs"] = {"member": WHOAMI[:cut]}
+        assert verdict(group_gets_an_account, seen) == "language-mode"
 
 
 @pytest.mark.parametrize(

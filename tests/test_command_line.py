@@ -305,4 +305,4 @@ def test_judging_again_needs_no_cluster_and_comes_to_the_same_verdict(matrix: Ma
 
 
 def test_the_bootstrap_fits_into_a_command_line() -> None:
-    assert len("cmd /c " + " ".join(workload.bootstrap_command())) < workload.COMMAND_LINE_LIMIT / 4
+    assert len("cmd /c " + " ".join(workload.bootstrap_command())) < workload.COMMAND_LINE_LIMIT / 2

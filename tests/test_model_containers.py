@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import gzip
 import json
 from dataclasses import replace
 from hashlib import sha256
@@ -14,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from conformance._suite.errors import Unknown
+from conformance._suite.evidence import parse_output
+from conformance._suite.workload import FOLDER, bootstrap_command, pack
 from infra.simulated.model import programs, twins
 from infra.simulated.model.container import Container, ContainerSpec, Mount
 from infra.simulated.model.deviations import BIND, DEVIATIONS, GROUPS
@@ -217,7 +219,6 @@ def test_powershell_that_is_not_modelled_fails_and_is_recorded() -> None:
     assert container.unmodelled == ["powershell.exe -Command Get-Process | Sort-Object Name"]
 
 
-BOOTSTRAP = "$bytes = [Convert]::FromBase64String($env:PROBE) # GzipStream"
 TWIN = """
 from infra.simulated.model.view import WindowsError
 async def good(view): return {"name": view.token.name, "é": 1}
@@ -227,22 +228,24 @@ async def after(view): await view.until_stopped()
 """
 
 
-def probe(host: Host, text: bytes) -> Container:
-    encoded = base64.b64encode(BOOTSTRAP.encode("utf-16-le")).decode()
-    packed = base64.b64encode(gzip.compress(text)).decode()
-    command = ("powershell.exe", "-NoProfile", "-NonInteractive", "-EncodedCommand", encoded)
-    return create(host, *command, env=(("PROBE", packed),))
+def probe(host: Host, packed: str, user: str = SYSTEM) -> Container:
+    return create(host, *bootstrap_command(), env=(("PROBE", packed),), user=user)
+
+
+def with_probes(folder: Path, *deviations: str, era: str = "1.7") -> Host:
+    (folder / "some").mkdir()
+    (folder / "some" / "probe.ps1").write_bytes(b"Fact 'good' {}")
+    (folder / "some" / "twin.py").write_text(TWIN)
+    (folder / "bootstrap.ps1").write_bytes((FOLDER / "bootstrap.ps1").read_bytes())
+    return Host(ERAS[era], "win", "10.240.0.4", frozenset(deviations), workloads=folder)
 
 
 @pytest.mark.parametrize("era", ERAS)
 def test_a_known_probe_runs_its_twin(era: str, tmp_path: Path) -> None:
-    (tmp_path / "some").mkdir()
-    (tmp_path / "some" / "probe.ps1").write_bytes(b"Fact 'good' {}")
-    (tmp_path / "some" / "twin.py").write_text(TWIN)
-    host = Host(ERAS[era], "win", "10.240.0.4", workloads=tmp_path)
+    host = with_probes(tmp_path, era=era)
 
     async def run() -> tuple[int, list[str]]:
-        container = probe(host, b"Fact 'good' {}")
+        container = probe(host, pack(b"Fact 'good' {}"))
         await container.start()
         async for _ in container.log.follow():
             break
@@ -263,14 +266,39 @@ def test_a_known_probe_runs_its_twin(era: str, tmp_path: Path) -> None:
     }
 
 
-def test_an_unknown_probe_and_garbage_are_no_observation(tmp_path: Path) -> None:
-    host = Host(ERAS["1.7"], "win", "10.240.0.4", workloads=tmp_path)
-    unknown = probe(host, b"unknown")
+def test_an_unknown_probe_is_no_observation(tmp_path: Path) -> None:
+    unknown = probe(with_probes(tmp_path), pack(b"unknown"))
     assert asyncio.run(_to_the_end(unknown)) == 1
     assert "sha256:" in unknown.unmodelled[0]
-    garbage = base64.b64encode(BOOTSTRAP.encode("utf-16-le")).decode()
-    for value in ("!", base64.b64encode(b"not gzip").decode()):
-        assert ran(host, "powershell", "-e", garbage, env=(("PROBE", value),))[0] == 1
+
+
+WHOLE = pack(b"Fact 'good' {}")
+
+
+@pytest.mark.parametrize("packed", ["", "!", WHOLE[:-4], WHOLE[:-1], WHOLE[:64], WHOLE[65:], "0" + WHOLE[1:]])
+def test_a_probe_that_is_not_whole_is_not_run(tmp_path: Path, packed: str) -> None:
+    container = probe(with_probes(tmp_path), packed)
+    assert asyncio.run(_to_the_end(container)) == 1
+    with pytest.raises(Unknown, match="did not arrive whole") as refused:
+        parse_output("\n".join(line.text for line in container.log.lines))
+    assert refused.value.code == "script-damaged"
+
+
+def test_a_bootstrap_of_another_project_is_not_played(tmp_path: Path) -> None:
+    encoded = base64.b64encode(b"\n".join([b"& $env:PROBE", b"exit 0"]).decode().encode("utf-16-le")).decode()
+    assert ran(with_probes(tmp_path), "powershell", "-e", encoded, env=(("PROBE", WHOLE),))[0] == 1
+
+
+def test_where_scripts_are_constrained_whoami_says_who_runs(tmp_path: Path) -> None:
+    host = with_probes(tmp_path, "powershell-constrained")
+    group = host.accounts.add_group("own")
+    container = probe(host, WHOLE, user="own")
+    assert asyncio.run(_to_the_end(container)) == 1
+    log = "\n".join(line.text for line in container.log.lines)
+    with pytest.raises(Unknown, match="ConstrainedLanguage") as refused:
+        parse_output(log)
+    assert refused.value.code == "language-mode"
+    assert f'"WIN\\own","Group","{group.sid}","Mandatory group, Enabled by default, Enabled group"' in log
 
 
 def test_net_and_whoami_work_on_the_accounts_of_the_machine() -> None:
@@ -660,6 +688,7 @@ async def seen(host: Host) -> dict[str, Any]:
     except StartError as error:
         found["host path"] = str(error)
     found["users after"] = sorted(host.accounts.users)
+    found["makes groups"] = await view.run(["net.exe", "localgroup", "made", "/add"])
     try:
         found["powershell"] = await finish(host, "powershell.exe", "exit 3", image=NANO)
     except StartError as error:
@@ -687,6 +716,7 @@ CHANGES: dict[str, set[str]] = {
     "group-account-not-a-member": {"group"},
     "group-account-left-behind": {"users after"},
     "group-runs-as-system": {"group"},
+    "group-not-made": {"makes groups"},
     "unknown-user-logs-on-as-system": {"unknown"},
     "no-user-logs-on-as-system": {"none"},
     "memory-limit-per-process": {"memory limit", "parent and child"},

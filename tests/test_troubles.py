@@ -24,6 +24,7 @@ PAUSE = "mcr.microsoft.com/oss/kubernetes/pause:3.10.2"
 MADE_ONCE = {
     "accounts/local-group/account-removed",
     "accounts/local-group/ephemeral-account",
+    "accounts/local-group/made-in-a-container",
     "accounts/local-user/with-password",
 }
 
@@ -98,3 +99,30 @@ def test_where_no_node_makes_a_sandbox_the_target_cannot_be_tested(matrix: Matri
     assert alone.code == 3, alone.output
     assert f'failed to pull and unpack image "{PAUSE}"' in alone.output
     assert "left behind" not in alone.output
+
+
+ACCOUNTS: dict[str, dict[str, str]] = {
+    "powershell-constrained": {},
+    "log-on-locally-denied": {
+        "accounts/local-group/account-removed": "account-policy",
+        "accounts/local-group/ephemeral-account": "logon-right-missing",
+    },
+    "password-policy-refuses": {
+        "accounts/local-group/account-removed": "account-policy",
+        "accounts/local-group/ephemeral-account": "account-policy",
+    },
+    "log-on-out-of-resources": {"accounts/system-accounts/network-service": "runtime-trouble"},
+    "accounts-not-listed": {
+        "accounts/local-group/account-removed": "fact-unknown",
+        "accounts/local-group/ephemeral-account": "fact-unknown",
+        "accounts/local-user/with-password": "fact-unknown",
+    },
+}
+"""What each trouble of accounts and log-ons leaves open, and the code of the reason."""
+
+
+@pytest.mark.parametrize("name", ACCOUNTS)
+def test_trouble_of_a_log_on_leaves_open_what_it_hides_and_says_why(matrix: Matrix, name: str) -> None:
+    node = matrix.troubled[name]
+    found = [one for one in matrix.run.verdict["results"] if (one["node"], one["verdict"]) == (node, "not-proven")]
+    assert {one["requirement"]: one["reasonCode"] for one in found} == ACCOUNTS[name]

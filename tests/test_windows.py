@@ -735,7 +735,7 @@ SHARED = {
     ),
     ("prelude", "set-servicestate"): (
         "get-servicestate stop-service -not -not get-ciminstance invoke-cimmethod out-null get-servicestate -and -lt "
-        "start-sleep -not get-servicestate new-service out-null -replace get-ciminstance invoke-cimmethod "
+        "start-sleep -not get-servicestate new-service out-null -replace get-ciminstance invoke-cimmethod -ne "
         "new-itemproperty out-null remove-itemproperty start-service"
     ),
     ("prelude", "get-servicestate"): "get-ciminstance -not -eq getvalue",
@@ -798,7 +798,7 @@ def test_what_scripts_and_python_must_agree_on() -> None:
         ("file", "if ($found -ne $given.sha256)", "[IO.File]::Move($part, $path)"),
         ("journal", "icacls.exe", "Write-Journal @()"),
         ("journal", "Remove-Folder $folder", "Remove-File $journal"),
-        ("join", "[IO.File]::WriteAllText($discovery", "finally { Remove-File $discovery }"),
+        ("join", "[IO.File]::WriteAllBytes($discovery", "finally { Remove-File $discovery }"),
     ],
 )
 def test_the_scripts_keep_the_order_that_their_twins_have(name: str, first: str, then: str) -> None:

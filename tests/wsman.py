@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import copy
 import datetime as dt
-import gzip
 import hashlib
 import http.server
 import io
@@ -541,8 +540,9 @@ def _change_join(machine: WindowsModel, given: Given, now: Given) -> None:
     machine.set_service("kubelet", {"command": given["command"], "start": "Auto", "running": False})
     discovery = ROOT + r"\discovery.conf"
     try:
-        machine.write(discovery, given["discovery"].encode())
-        _kubeadm_join(machine, given["discovery"], given["node"])
+        (config,) = given["data"]
+        machine.write(discovery, config)
+        _kubeadm_join(machine, config.decode(), given["node"])
         machine.delete(discovery)
     except Failed:
         machine.delete(discovery)
@@ -628,7 +628,7 @@ STEPS = {
     "containerd": Step(
         (
             "get-settledservice exists readalltext exists readalltext get-version get-digest get-digest combine",
-            "-eq -and -eq -and -eq -and -eq -and -and -like",
+            "-eq -and -ceq -and -eq -and -eq -and -and -like",
             (
                 "combine get-digest -ne get-servicestate stop-service stop-shim remove-file remove-folder "
                 "createdirectory invoke-program -not exists writealltext writealltext where-object -and -notlike "
@@ -685,8 +685,8 @@ STEPS = {
             "get-servicestate exists exists -or exists",
             "-and -not -and -eq -and",
             (
-                "-and -not -and -eq start-service -or reset-node set-servicestate writealltext invoke-program "
-                "remove-file start-service"
+                "-and -not -and -eq start-service -or reset-node set-servicestate writeallbytes frombase64string "
+                "invoke-program remove-file start-service"
             ),
             "remove-file get-servicestate stop-service reset-node set-servicestate",
         ),
@@ -731,7 +731,11 @@ def run_script(machine: WindowsModel, stdin: bytes) -> tuple[bytes, bytes, int]:
     What the bootstrap and the script print for this standard input: standard output, error, and the exit code.
     """
     lines = [line for line in stdin.split(b"\r\n") if line]
-    script, parameters = (gzip.decompress(base64.b64decode(line, validate=True)) for line in lines[:2])
+    parts = [line.partition(b":") for line in lines[:2]]
+    whole = [(digest, base64.b64decode(text, validate=True)) for digest, _, text in parts]
+    if len(whole) < 2 or any(hashlib.sha256(part).hexdigest().encode() != digest for digest, part in whole):
+        return b"<<<trouble script-damaged: this is not what was sent trouble>>>\r\n", b"", 1
+    script, parameters = (part for _, part in whole)
     names = [name for name in (*STEPS, *OTHERS) if script_text(name) == script]
     if not names:
         return b"", b"the script that was sent is not one of the project's", 1
@@ -742,7 +746,7 @@ def run_script(machine: WindowsModel, stdin: bytes) -> tuple[bytes, bytes, int]:
     result: Given
     try:
         if name in STEPS:
-            result = STEPS[name].run(name, machine, task, given)
+            result = STEPS[name].run(name, machine, task, {**given, "data": data})
         else:
             result = OTHERS[name](machine, task, given, data)
     except Failed as failed:

@@ -6,7 +6,9 @@ to another run, node or workload.
 from __future__ import annotations
 
 import hashlib
+import html
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,17 +28,30 @@ OUTPUT_LIMIT = 1024 * 1024
 """Bytes of log that are read for a probe's output: many times what any probe prints."""
 
 _OPENING, _CLOSING = "<<<observation ", " observation>>>"
+_TROUBLE = re.compile(r"<<<trouble ([a-z-]+): (.*?) trouble>>>")
+"""What ``workloads/bootstrap.ps1`` prints in an observation's place: a code, and a text."""
+_CAUSES = {
+    "language-mode": "a policy of the node keeps PowerShell from running the probe's script",
+    "script-damaged": "the probe's script did not arrive whole, and nothing of it was run",
+    "script-failed": "the probe's script failed as a whole",
+}
+_SHOWN = 500
+"""Characters of a log, or of the bootstrap's text, that a reason shows."""
 
 
 def parse_output(log: str) -> dict[str, Any]:
     """
     The facts in a container's log. Raises Unknown with the code ``output-missing``, ``output-too-large``,
-    ``output-doubled``, ``output-cut`` or ``output-garbage``.
+    ``output-doubled``, ``output-cut`` or ``output-garbage``, or with the bootstrap's own: ``language-mode``,
+    ``script-damaged``, ``script-failed``.
     """
     if len(log) >= OUTPUT_LIMIT:
         raise Unknown(f"the container wrote more than {OUTPUT_LIMIT} bytes", "output-too-large")
     if _OPENING not in log:
-        raise Unknown(f"the container printed no observation; its log ends with {log[-300:]!r}", "output-missing")
+        if told := _TROUBLE.search(log):
+            raise Unknown(f"{_CAUSES.get(told[1], 'the probe was not run')}: {told[2][:_SHOWN]}", told[1])
+        said = _plain(log)[-_SHOWN:]
+        raise Unknown(f"the container printed no observation; its log ends with {said!r}", "output-missing")
     if log.count(_OPENING) > 1:
         raise Unknown("the container printed more than one observation", "output-doubled")
     text, closing, _ = log.partition(_OPENING)[2].partition(_CLOSING)
@@ -49,6 +64,16 @@ def parse_output(log: str) -> dict[str, Any]:
     if not isinstance(facts, dict):
         raise Unknown("the probe's output is not a JSON object", "output-garbage")
     return facts
+
+
+def _plain(log: str) -> str:
+    """
+    A log whose errors Windows PowerShell wrote as CLIXML, as text.
+    """
+    if "#< CLIXML" not in log:
+        return log
+    errors = "".join(re.findall(r'<S S="Error">(.*?)</S>', log, re.DOTALL))
+    return re.sub(r"_x([0-9A-F]{4})_", lambda code: chr(int(code[1], 16)), html.unescape(errors)) or log
 
 
 def output_ended(log: str) -> bool:

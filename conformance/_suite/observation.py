@@ -33,6 +33,15 @@ class Facts(dict[str, Any]):
             return Facts(value)
         return value
 
+    def known(self, name: str) -> Any:
+        """
+        A fact that Windows always has: null, an empty list or a null in a list raises Unknown, too.
+        """
+        value = self[name]
+        if value is None or value == [] or (isinstance(value, list) and None in value):
+            raise Unknown(f"the probe could not find out {name!r}: it is {value!r}", "fact-unknown")
+        return value
+
 
 @dataclass(frozen=True, slots=True)
 class Container:

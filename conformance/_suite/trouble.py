@@ -33,11 +33,13 @@ _MOUNT = (
     r"failed to make directory for job container mount|named pipe mounts not supported|"
     r"a mount must have both source and a destination"
 )
+# What is said of a log-on has one of these, whatever a version makes of the rest of the sentence.
+LOG_ON = r"(?i:user process token|log ?on user|logonuser|local account|user ?name|user string)"
 _NO_SUCH_PROGRAM = r"cannot find the (?:file|path)|\b0x(?:2|3|c1)\b|not a valid Win32"
 _CAUSES = (
     (Cause.HOST_PROCESS, r"must have the HostProcess field set|hcs::CreateComputeSystem"),
     (Cause.MOUNT, _MOUNT),
-    (Cause.USER, r"failed to create user process token|will break non-root policy"),
+    (Cause.USER, rf"{LOG_ON}|will break non-root policy"),
     (Cause.EXECUTABLE, r"failed to get application name from commandline|failed to find executable"),
     (Cause.DIRECTORY, r"failed to create process: .*(?:directory name is invalid|\b0x10b\b)"),
     (Cause.EXECUTABLE, rf"failed to create process: .*(?:{_NO_SUCH_PROGRAM})"),

@@ -5,7 +5,6 @@ Loads and renders ``workloads/<name>/``. The format is described in ``workloads/
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
 import re
 import tomllib
@@ -41,6 +40,8 @@ _STEP_KEYS = {
 _PLACEHOLDER = re.compile(r"\$\{([a-z][A-Za-z.-]*)\}")
 # CreateProcess takes 32767 characters, but where the shim goes through `cmd /c` cmd's limit holds.
 COMMAND_LINE_LIMIT = 8191
+VARIABLE_LIMIT = 32767
+"""Characters of an environment variable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ class Workload:
 
     def probe_environment(self) -> str:
         """
-        The probe as it travels in ``$env:PROBE``: gzip, base64.
+        The probe as it travels in ``$env:PROBE``, packed.
         """
         if self.probe is None:
             raise SuiteError(f"workload {self.name} has no probe")
@@ -140,9 +141,13 @@ class Workload:
 @cache
 def pack(script: bytes) -> str:
     """
-    Gzip and base64, the same for the same script.
+    A script as the bootstrap takes it: SHA-256 (hexadecimal), a colon, base64. Not compressed: packed scripts are what
+    malware looks like. Raises SuiteError for one that no environment variable holds.
     """
-    return base64.b64encode(gzip.compress(script, mtime=0)).decode()
+    packed = f"{hashlib.sha256(script).hexdigest()}:{base64.b64encode(script).decode()}"
+    if len(packed) > VARIABLE_LIMIT:
+        raise SuiteError(f"a script of {len(script)} bytes does not fit into an environment variable")
+    return packed
 
 
 @cache
@@ -153,7 +158,7 @@ def bootstrap_command() -> tuple[str, ...]:
     script = (FOLDER / "bootstrap.ps1").read_text(encoding="ascii")
     code = "\n".join(line for line in script.splitlines() if not line.startswith("#"))
     encoded = base64.b64encode(code.encode("utf-16-le")).decode()
-    command = ("powershell.exe", "-NoProfile", "-NonInteractive", "-OutputFormat", "Text", "-EncodedCommand", encoded)
+    command = ("powershell.exe", "-NoProfile", "-NonInteractive", "-EncodedCommand", encoded)
     if len("cmd /c " + " ".join(command)) > COMMAND_LINE_LIMIT:
         raise SuiteError("the bootstrap does not fit into a command line")
     return command

@@ -4,18 +4,30 @@ How the runtime's log-on of a container's user ended, for the pages of this area
 
 from __future__ import annotations
 
+import csv
+import re
 from typing import TYPE_CHECKING
 
 from conformance import Unknown
+from conformance._suite.observation import Facts
+from conformance._suite.trouble import LOG_ON
 
 if TYPE_CHECKING:
     from conformance._suite.observation import Step
 
-REFUSED = "failed to create user process token"
-"""What the runtime says of every container that got no account, whatever the reason."""
+_FOR_GOOD = re.compile(
+    r"Access is denied|(?:user name or password|username or password) is incorrect|currently disabled|"
+    r"does not exist|\b0x(?:8007)?(?:5|52e|533|534)\b",
+    re.IGNORECASE,
+)
+"""Windows' words for a log-on that this machine always refuses, because of who asks for whom. A policy and a lack of
+resources have others, and so has a Windows in another language."""
 
-LOG_ON_FAILED = f"{REFUSED}: failed to logon user"
-"""What it says when Windows refused to log the user on; Windows' own words follow."""
+_POLICY = re.compile(
+    r"not been granted the requested logon type|password policy|account restrictions|logon (?:hours|time)|"
+    r"\b0x(?:8007)?(?:569|8c5|52f)\b",
+    re.IGNORECASE,
+)
 
 
 def refusal(step: Step, container: str) -> str | None:
@@ -26,17 +38,72 @@ def refusal(step: Step, container: str) -> str | None:
     if step.container(container).started:
         return None
     message = str(step.must_be_told(container).refusal)
-    if REFUSED not in message:
+    found = re.search(LOG_ON, message)
+    if found is None:
         raise Unknown(f"container {container} was not started for another reason: {message}", "not-started")
-    return message[message.index(REFUSED) :]
+    # Up to here it is containerd's, and names the container's id.
+    return message[message.rfind(": ", 0, found.start()) + 1 :].strip()
+
+
+def refused_for_good(refused: str) -> str:
+    """
+    What the runtime said, once more, where that tells something about the runtime. Raises Unknown where the machine's
+    policy refused, or where Windows' words are not known to mean that it always will.
+    """
+    if _POLICY.search(refused):
+        raise Unknown(f"the machine's own policy refused the account: {refused}", "account-policy")
+    if not _FOR_GOOD.search(refused):
+        raise Unknown(f"the log-on failed, and it is not known why: {refused}", "log-on-failed")
+    return refused
+
+
+def _who(step: Step, container: str) -> Facts:
+    """
+    ``sid`` and ``groups`` of the container's process, as its probe or, where no script may run, whoami.exe says.
+    """
+    try:
+        return step.probe(container)
+    except Unknown as unknown:
+        told = whoami(step.log(container)) if unknown.code == "language-mode" else None
+        if told is None:
+            raise
+        return told
+
+
+def sid_of(step: Step, container: str) -> str:
+    """
+    The SID that the container's process has.
+    """
+    return str(_who(step, container).known("sid"))
+
+
+def groups_of(step: Step, container: str) -> list[str]:
+    """
+    The SIDs of its groups. Where whoami.exe says them, those that only deny are among them.
+    """
+    return list(_who(step, container).known("groups"))
+
+
+def whoami(log: str) -> Facts | None:
+    """
+    What ``whoami /user /groups /fo csv /nh`` printed in a log, as ``sid`` and ``groups``; None where not all is there.
+    """
+    said, ended, _ = log.partition("trouble>>>")[2].partition("<<<whoami ended>>>")
+    rows = [row for row in csv.reader(said.splitlines()) if row]
+    users, groups = [row for row in rows if len(row) == 2], [row for row in rows if len(row) == 4]
+    sids = [row[1] for row in users] + [row[2] for row in groups]
+    whole = ended and len(users) == 1 and groups and len(rows) == len(sids)
+    if not whole or not all(re.fullmatch(r"S-1(-[0-9]+)+", sid) for sid in sids):
+        return None
+    return Facts(sid=sids[0], groups=sids[1:])
 
 
 def who_ran(step: Step, container: str) -> str:
     """
-    The SID that the container's process has, or, where the log-on was refused, ``nobody`` and what was said.
+    The SID that the container's process has, or, where the log-on was refused for good, ``nobody`` and what was said.
     """
     refused = refusal(step, container)
-    return f"nobody: {refused}" if refused is not None else str(step.probe(container)["sid"])
+    return f"nobody: {refused_for_good(refused)}" if refused is not None else sid_of(step, container)
 
 
 def outcome(step: Step, container: str) -> str:

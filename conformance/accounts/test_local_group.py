@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from conformance import Containerd, Defect, Level, Observation, Requirement, Unknown, check
-from conformance.accounts.log_ons import refusal, who_ran
+from conformance.accounts.log_ons import groups_of, refusal, refused_for_good, sid_of, who_ran
 
 if TYPE_CHECKING:
     from conformance._suite.observation import Facts
@@ -25,12 +25,68 @@ def preparations(observation: Observation) -> Facts:
     return prepared
 
 
+def whole(users: object) -> list[str]:
+    """
+    A list of the machine's users, as SIDs, that has the built-in Administrator, whom every Windows has. Raises Unknown
+    for any other: Windows says nothing when it lists only some.
+    """
+    if not isinstance(users, list) or not any(str(sid).endswith("-500") for sid in users):
+        raise Unknown(f"the list of local users is not whole: {users!r}", "users-not-whole")
+    return users
+
+
+def logs_on_locally(rights: Facts, group: str) -> None:
+    """
+    Raise Unknown where the machine's own policy keeps a new member of the group from logging on locally, which is how
+    the runtime logs it on.
+    """
+    # Everyone, Authenticated Users, INTERACTIVE, Users: these every local user is in.
+    everyone = {"S-1-1-0", "S-1-5-11", "S-1-5-4", "S-1-5-32-545", group}
+    # Local accounts, and those of them that are administrators.
+    denied = {*everyone, "S-1-5-113", "S-1-5-114"} & {*rights["denied"]}
+    if denied or not everyone & {*rights["allowed"]}:
+        why = f"denied are {sorted(denied)}" if denied else f"allowed are only {rights['allowed']}"
+        raise Unknown(f"the node's policy lets no such account log on locally: {why}", "logon-right-missing")
+
+
 def same_machine(account: str, group: str) -> bool:
     """
     Whether two SIDs are of one machine's own accounts: those of a machine differ in the last part alone.
     """
     return account.rpartition("-")[0] == group.rpartition("-")[0]
 
+
+MADE_IN_A_CONTAINER = Requirement(
+    "accounts/local-group/made-in-a-container",
+    "`net localgroup NAME /add` in a container that runs as LocalSystem makes the local group on the node.",
+    source=SOURCE,
+    since=[Containerd("1.6")],
+)
+
+NO_FINDING = {8, 14, 1379, 1450, 1455, 1722, 1723, 2223}
+"""Win32's numbers for a lack of memory or resources, a service that does not answer, and a group that is there."""
+
+
+@check(MADE_IN_A_CONTAINER, reads="local-accounts")
+def test_a_group_can_be_made_in_a_container(observation: Observation) -> None:
+    """
+    Windows has no policy that keeps the system itself from making a group; any other account it may keep from it.
+    """
+    prepared = observation.step("prepare").probe("prepare")
+    account, group = prepared.known("sid"), prepared["group"]
+    if account != "S-1-5-18":
+        raise Unknown(f"the container does not run as LocalSystem, but as {account}", "not-system")
+    if group["number"] in NO_FINDING:
+        raise Unknown(f"`net localgroup /add` ended with the error {group['number']}", "group-not-made")
+    seen = {"exit code": group["exitCode"], "error": group["number"], "is a group of the node": bool(group["sid"])}
+    assert seen == {"exit code": 0, "error": None, "is a group of the node": True}
+
+
+GROUP_NOT_MADE = Defect(
+    "group-not-made",
+    "A container that runs as LocalSystem is refused by the node's account database.",
+    breaks=[MADE_IN_A_CONTAINER],
+)
 
 EPHEMERAL_ACCOUNT = Requirement(
     "accounts/local-group/ephemeral-account",
@@ -47,13 +103,16 @@ def test_a_group_gets_a_new_account_that_is_its_member(observation: Observation)
     """
     prepared = preparations(observation)
     members = observation.step("members")
-    assert refusal(members, "member") is None
-    member = members.probe("member")
     group = prepared["group"]["sid"]
+    refused = refusal(members, "member")
+    if refused is not None:
+        logs_on_locally(prepared["logOnRights"], group)
+        assert refused_for_good(refused) is None
+    account = sid_of(members, "member")
     seen = {
-        "is an account of this machine": same_machine(member["sid"], group),
-        "was there before": member["sid"] in prepared["localUsers"],
-        "has the group in its token": group in member["groups"],
+        "is an account of this machine": same_machine(account, group),
+        "was there before": account in whole(prepared["localUsers"]),
+        "has the group in its token": group in groups_of(members, "member"),
     }
     assert seen == {
         "is an account of this machine": True,
@@ -88,10 +147,14 @@ def test_the_account_is_gone_with_its_pod(observation: Observation) -> None:
     The account is to be ephemeral: an account that stays is one that nobody looks after.
     """
     prepared = preparations(observation)
+    before = whole(prepared["localUsers"])
     account = who_ran(observation.step("members"), "member")
-    if not same_machine(account, prepared["group"]["sid"]) or account in prepared["localUsers"]:
+    if not same_machine(account, prepared["group"]["sid"]) or account in before:
         raise Unknown(f"no account was made, so none can be missed: {account}", "no-account-made")
-    after = observation.step("after").probe("after")["localUsers"]
+    after = whole(observation.step("after").probe("after")["localUsers"])
+    # The suite's own user was made after those, and is listed before it is removed.
+    if missing := {*before, prepared["user"]["sid"]} - {None, *after}:
+        raise Unknown(f"users that were there before are not listed: {sorted(missing)}", "users-not-whole")
     assert [left for left in after if left == account] == []
 
 
@@ -144,5 +207,5 @@ def test_what_becomes_of_a_user_with_a_password(observation: Observation) -> str
     refused = refusal(members, "password-user")
     if refused is not None:
         return f"It was refused: {refused}"
-    account = members.probe("password-user")["sid"]
+    account = sid_of(members, "password-user")
     return "It ran as that user." if account == user else f"It ran as somebody else: {account}."

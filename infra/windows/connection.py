@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import gzip
+import hashlib
 import json
 import queue
 import re
@@ -137,8 +137,11 @@ def standard_input(name: str, task: str, given: Mapping[str, Any], lines: Sequen
     What the bootstrap reads, to run the script ``name``.
     """
     parameters = json.dumps({"task": task, "given": given}).encode()
-    packed = [base64.b64encode(gzip.compress(part, mtime=0)) for part in (script_text(name), parameters)]
-    return b"".join(part + b"\r\n" for part in [*packed, *map(base64.b64encode, lines)])
+    whole = [
+        hashlib.sha256(part).hexdigest().encode() + b":" + base64.b64encode(part)
+        for part in (script_text(name), parameters)
+    ]
+    return b"".join(part + b"\r\n" for part in [*whole, *map(base64.b64encode, lines)])
 
 
 class Connection:
@@ -376,10 +379,12 @@ class _Output:
     @property
     def complaint(self) -> str:
         """
-        The first line of what went to the standard error, without CLIXML, or what came instead of a result.
+        What the bootstrap says is wrong; else the first line of what went to the standard error, without CLIXML, or
+        what came instead of a result.
         """
         error = self._error.decode("utf-8", "replace")
-        strings = re.findall(r'<S S="Error">(.*?)(?:_x000D_|_x000A_|</S>)', error)
+        strings = re.findall(r"<<<trouble (.*?) trouble>>>", self.text)
+        strings += re.findall(r'<S S="Error">(.*?)(?:_x000D_|_x000A_|</S>)', error)
         lines = [line for line in (strings or [*error.splitlines(), *self.text.splitlines()]) if line.strip()]
         return redact(lines[0].strip()[:300]) if lines else "it said nothing"
 

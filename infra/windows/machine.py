@@ -22,7 +22,7 @@ from conformance._suite.redact import MARK, redact
 from infra.windows.connection import Connection, Pace, ScriptError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from conformance._suite.say import Say
@@ -291,10 +291,10 @@ class Machine:
                 "node": node_name,
                 # Left to itself, the kubelet takes the machine's first address, wherever that leads.
                 "command": f"{command} --hostname-override={node_name} --node-ip={facts['address']}",
-                "discovery": json.dumps(config),
             }
             try:
-                self._step(connection, "join", "apply", given)
+                # A line of data, not a parameter: Windows may log those.
+                self._step(connection, "join", "apply", given, [json.dumps(config).encode()])
             except ScriptError as error:
                 raise ScriptError(Exception.__str__(error).replace(token, MARK), error.hint) from None
 
@@ -330,13 +330,15 @@ class Machine:
                 done.append(f"{ROOT} was removed")
         return done
 
-    def _step(self, connection: Connection, name: str, task: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _step(
+        self, connection: Connection, name: str, task: str, given: Mapping[str, Any], lines: Sequence[bytes] = ()
+    ) -> dict[str, Any]:
         """
         One step, with as many restarts of Windows as it needs.
         """
         changed = False
         for _ in range(_REBOOTS + 1):
-            result = connection.run(name, task, given)
+            result = connection.run(name, task, given, lines)
             changed = changed or result["changed"]
             if not result["rebootNeeded"]:
                 if changed:

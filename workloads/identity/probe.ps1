@@ -16,15 +16,23 @@ function Fact([string] $name, [scriptblock] $collect, [switch] $List) {
     }
 }
 
-Fact 'name' { [Security.Principal.WindowsIdentity]::GetCurrent().Name }
+# 5.1 makes null of a property that cannot be read: where Windows always has a value, null is an error.
+function Known($value) {
+    if ($null -eq $value) { throw 'Windows PowerShell gave null where there must be a value' }
+    $value
+}
 
-Fact 'sid' { [Security.Principal.WindowsIdentity]::GetCurrent().User.Value }
+Fact 'name' { Known ([Security.Principal.WindowsIdentity]::GetCurrent().Name) }
 
-Fact 'groups' { [Security.Principal.WindowsIdentity]::GetCurrent().Groups | ForEach-Object { $_.Value } | Sort-Object } -List
+Fact 'sid' { Known ([Security.Principal.WindowsIdentity]::GetCurrent().User.Value) }
+
+Fact 'groups' {
+    Known ([Security.Principal.WindowsIdentity]::GetCurrent().Groups) | ForEach-Object { Known $_.Value } | Sort-Object
+} -List
 
 Fact 'isAdministrator' {
     $me = New-Object Security.Principal.WindowsPrincipal([Security.Principal.WindowsIdentity]::GetCurrent())
-    $me.IsInRole([Security.Principal.WindowsBuiltInRole]::Administrator)
+    Known ($me.IsInRole([Security.Principal.WindowsBuiltInRole]::Administrator))
 }
 
 Fact 'hostName' { [Net.Dns]::GetHostName() }

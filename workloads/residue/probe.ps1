@@ -54,15 +54,31 @@ function Remove-Tree([string] $path) {
     catch [IO.FileNotFoundException], [IO.DirectoryNotFoundException] { }
 }
 
+# Get-LocalUser and Get-LocalGroup say nothing of a list that broke off, and fail where an account goes meanwhile. A
+# whole list has $witness: the end of a SID that every Windows has.
+function Get-Whole([scriptblock] $list, [string] $witness) {
+    for ($try = 1; ; $try++) {
+        try {
+            $found = @(& $list)
+            if (-not ($found | Where-Object { ([string] $_.SID.Value).EndsWith($witness) })) {
+                throw "the list of accounts is not whole: no SID in it ends with $witness"
+            }
+            return $found
+        }
+        catch { if ($try -eq 3) { throw } }
+        Start-Sleep -Milliseconds 500
+    }
+}
+
 Fact 'groups' {
-    Get-Reaped 'hpc-' { Get-LocalGroup -ErrorAction Stop | ForEach-Object { $_.Name } } {
+    Get-Reaped 'hpc-' { Get-Whole { Get-LocalGroup -ErrorAction Stop } '-544' | ForEach-Object { $_.Name } } {
         net.exe localgroup $args[0] /delete | Out-Null
         $LASTEXITCODE
     }
 } -List
 
 Fact 'users' {
-    Get-Reaped 'hpc-user-' { Get-LocalUser -ErrorAction Stop | ForEach-Object { $_.Name } } {
+    Get-Reaped 'hpc-user-' { Get-Whole { Get-LocalUser -ErrorAction Stop } '-500' | ForEach-Object { $_.Name } } {
         net.exe user $args[0] /delete | Out-Null
         $LASTEXITCODE
     }

@@ -37,6 +37,13 @@ async def _reaped(
     return found
 
 
+def _whole(accounts: list[tuple[str, str]], witness: str) -> list[str]:
+    if not any(sid.endswith(witness) for _, sid in accounts):
+        why = f"the list of accounts is not whole: no SID in it ends with {witness}"
+        raise WindowsError(0, why, "System.Management.Automation.RuntimeException")
+    return [name for name, _ in accounts]
+
+
 async def _exit_code(view: View, *command: str) -> int:
     code, _ = await view.run([*command])
     return code
@@ -65,7 +72,7 @@ async def groups(view: View) -> Reaped:
     return await _reaped(
         view,
         "hpc-",
-        lambda: [name for name, _ in view.local_groups()],
+        lambda: _whole(view.local_groups(), "-544"),
         lambda name: _exit_code(view, "net.exe", "localgroup", name, "/delete"),
     )
 
@@ -77,7 +84,7 @@ async def users(view: View) -> Reaped:
     return await _reaped(
         view,
         "hpc-user-",
-        lambda: [name for name, _ in view.local_users()],
+        lambda: _whole(view.local_users(), "-500"),
         lambda name: _exit_code(view, "net.exe", "user", name, "/delete"),
     )
 

@@ -47,7 +47,8 @@ def prepare(document: dict[str, Any], work: Work, step: Step, plan: Plan, stage:
     - where the document has one image for some Windows builds and another for others (``by_build``): the one for the
       node; nodes that take different ones have a DaemonSet each, the second with the image's tag behind its name;
     - ``spec.os`` where it is no sample and names none; the pull secret; every image by its place or digest;
-    - in the containers that run the probe: ``command`` and the environment variable ``PROBE``;
+    - in the containers that run the probe: ``command`` and the environment variables ``PROBE`` and
+      ``PSModuleAnalysisCachePath``;
     - in ``residue`` alone: a container ``image-N`` for every other image that the run needs.
     """
     metadata = document.setdefault("metadata", {})
@@ -95,6 +96,8 @@ def prepare(document: dict[str, Any], work: Work, step: Step, plan: Plan, stage:
             container["command"] = list(bootstrap_command())
             environment = container.setdefault("env", [])
             environment.append({"name": "PROBE", "value": work.workload.probe_environment()})
+            # The device: PowerShell keeps no cache of modules on the node (Microsoft: about_Modules).
+            environment.append({"name": "PSModuleAnalysisCachePath", "value": "NUL"})
 
 
 def images_on(step: Step, node: NodeFacts) -> frozenset[str]:

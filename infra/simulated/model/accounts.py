@@ -7,12 +7,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from infra.simulated.model.errors import ACCOUNT_DISABLED, LOGON_FAILURE, NONE_MAPPED, WindowsError
+from infra.simulated.model.errors import (
+    ACCOUNT_DISABLED,
+    LOGON_FAILURE,
+    LOGON_TYPE_NOT_GRANTED,
+    NONE_MAPPED,
+    WindowsError,
+)
 
 SYSTEM = "S-1-5-18"
 LOCAL_SERVICE = "S-1-5-19"
 NETWORK_SERVICE = "S-1-5-20"
 ADMINISTRATORS = "S-1-5-32-544"
+BACKUP_OPERATORS = "S-1-5-32-551"
 USERS = "S-1-5-32-545"
 EVERYONE = "S-1-1-0"
 AUTHENTICATED_USERS = "S-1-5-11"
@@ -63,6 +70,25 @@ class Token:
         return self.administrator or self.sid == SYSTEM
 
 
+@dataclass(frozen=True, slots=True)
+class LogOnRights:
+    """
+    The machine's policy about interactive log-ons, as SIDs: "Allow log on locally" and "Deny log on locally".
+
+    Source of the defaults: Microsoft's reference of security policy settings (a server that is no domain controller).
+    """
+
+    allowed: tuple[str, ...] = (ADMINISTRATORS, USERS, BACKUP_OPERATORS)
+    denied: tuple[str, ...] = ()
+
+    def grant(self, token: Token) -> bool:
+        """
+        Whether who has this token may log on at the machine.
+        """
+        sids = {token.sid, *token.groups}
+        return bool(sids & {*self.allowed}) and not sids & {*self.denied}
+
+
 @dataclass(slots=True)
 class User:
     """
@@ -91,7 +117,8 @@ class Accounts:
     The account database of one machine. ``machine`` is its name as Windows prints it before a user's name.
     """
 
-    def __init__(self, machine: str, seed: str) -> None:
+    def __init__(self, machine: str, seed: str, rights: LogOnRights | None = None) -> None:
+        self.rights = rights or LogOnRights()
         digest = sha256(seed.encode()).digest()
         parts = [int.from_bytes(digest[at : at + 4], "big") for at in (0, 4, 8)]
         self.machine = machine
@@ -208,7 +235,8 @@ class Accounts:
     def log_on(self, domain: str, name: str, password: str | None, *, service: bool) -> Token:
         """
         LogonUser: a null password suits only the accounts of Windows' services, asked for as a service. Raises
-        WindowsError 1326 or 1331. Unverified: which of the two codes an account without a password gets.
+        WindowsError 1326, 1331, or 1385 where the machine's policy lets nobody of this user's groups log on.
+        Unverified: which of the first two an account without a password gets.
         """
         sid = well_known(domain, name) if domain.upper() == "NT AUTHORITY" else ""
         if sid in {SYSTEM, LOCAL_SERVICE, NETWORK_SERVICE} and service:
@@ -220,7 +248,10 @@ class Accounts:
             raise WindowsError(ACCOUNT_DISABLED)
         if not password or password != user.password:
             raise WindowsError(LOGON_FAILURE)
-        return self.user_token(user)
+        token = self.user_token(user)
+        if not self.rights.grant(token):
+            raise WindowsError(LOGON_TYPE_NOT_GRANTED)
+        return token
 
     def _sid(self) -> str:
         self._next += 1

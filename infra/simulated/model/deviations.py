@@ -19,11 +19,12 @@ from infra.simulated.model.accounts import (
     SYSTEM,
     Accounts,
     Group,
+    LogOnRights,
     Token,
     User,
 )
 from infra.simulated.model.eras import ERAS, Era, MountMode
-from infra.simulated.model.errors import ACCESS_DENIED, ShimError, WindowsError
+from infra.simulated.model.errors import ACCESS_DENIED, NO_SYSTEM_RESOURCES, PASSWORD_TOO_SHORT, ShimError, WindowsError
 from infra.simulated.model.job import LIMIT_KILL_ON_JOB_CLOSE, LIMIT_PROCESS_MEMORY, Job, JobView, Process
 from infra.simulated.model.network import LOOPBACK, Network, Respond, find_listener
 
@@ -216,6 +217,27 @@ def _leave_account(accounts: Accounts, name: str) -> None:
     del accounts, name
 
 
+def _only_administrators() -> LogOnRights:
+    return LogOnRights(allowed=(ADMINISTRATORS,))
+
+
+def _password_refused(accounts: Accounts, name: str, password: str) -> User:
+    del accounts, name, password
+    raise WindowsError(PASSWORD_TOO_SHORT)
+
+
+def _no_resources(accounts: Accounts, domain: str, name: str) -> Token:
+    token = runtime.log_on(accounts, domain, name)
+    if token.sid == NETWORK_SERVICE:
+        raise WindowsError(NO_SYSTEM_RESOURCES)
+    return token
+
+
+def _no_users(accounts: Accounts) -> list[User]:
+    del accounts
+    return []
+
+
 # Resources.
 
 
@@ -364,6 +386,11 @@ DEVIATIONS = {
             replaces={"log_on": _log_on_as(NETWORK_SERVICE, lambda accounts: accounts.service_token(LOCAL_SERVICE))},
         ),
         Deviation(
+            "group-not-made",
+            "No process in a container may change the machine's accounts.",
+            replaces={"may_change_accounts": lambda _: False},
+        ),
+        Deviation(
             "group-account-not-a-member",
             "The ephemeral account of a local group is not made a member of it.",
             GROUPS,
@@ -454,6 +481,14 @@ def _no_pause_image() -> str:
 _LAG = 3.0
 """Seconds; more than any probe stays after its last line."""
 
+
+def _constrained(token: Token) -> str:
+    """
+    AppLocker's default rules for scripts: administrators may run any, other accounts only signed ones or none.
+    """
+    return "FullLanguage" if token.trusted else "ConstrainedLanguage"
+
+
 TROUBLES = {
     deviation.name: deviation
     for deviation in (
@@ -478,6 +513,33 @@ TROUBLES = {
             "The output of containers is read so late that the shim loses the end of it.",
             OLD_SHIM,
             {"output_lag": lambda _: _LAG},
+        ),
+        Deviation(
+            "powershell-constrained",
+            "A policy lets only administrators run scripts in PowerShell's full language.",
+            replaces={"language_mode": _constrained},
+        ),
+        Deviation(
+            "log-on-locally-denied",
+            "A hardened policy: only administrators may log on locally.",
+            GROUPS,
+            {"log_on_rights": _only_administrators},
+        ),
+        Deviation(
+            "password-policy-refuses",
+            "The machine's password policy refuses the password of a new account.",
+            GROUPS,
+            {"make_account": _password_refused},
+        ),
+        Deviation(
+            "log-on-out-of-resources",
+            "Windows lacks the resources for one of the log-ons.",
+            replaces={"log_on": _no_resources},
+        ),
+        Deviation(
+            "accounts-not-listed",
+            "Windows lists no local users, and says nothing of an error.",
+            replaces={"list_users": _no_users},
         ),
     )
 }

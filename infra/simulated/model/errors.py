@@ -11,6 +11,9 @@ WRITE_PROTECT = 19
 ALREADY_EXISTS = 183
 DIRECTORY = 267
 LOGON_FAILURE = 1326
+LOGON_TYPE_NOT_GRANTED = 1385
+NO_SYSTEM_RESOURCES = 1450
+PASSWORD_TOO_SHORT = 2245
 ACCOUNT_DISABLED = 1331
 NONE_MAPPED = 1332
 COMMITMENT_LIMIT = 1455
@@ -28,6 +31,12 @@ TEXTS = {
     ALREADY_EXISTS: "Cannot create a file when that file already exists.",
     DIRECTORY: "The directory name is invalid.",
     LOGON_FAILURE: "The user name or password is incorrect.",
+    LOGON_TYPE_NOT_GRANTED: ("Logon failure: the user has not been granted the requested logon type at this computer."),
+    NO_SYSTEM_RESOURCES: "Insufficient system resources exist to complete the requested service.",
+    PASSWORD_TOO_SHORT: (
+        "The password does not meet the password policy requirements. Check the minimum password length, password "
+        "complexity and password history requirements."
+    ),
     ACCOUNT_DISABLED: "This user can't sign in because this account is currently disabled.",
     NONE_MAPPED: "No mapping between account names and security IDs was done.",
     COMMITMENT_LIMIT: "The paging file is too small for this operation to complete.",

@@ -57,7 +57,7 @@ class Host:
         self.files = machine_files(era)
         for path, data in self.rules.left_before().items():
             self.files.write(path, data)
-        self.accounts = Accounts(self.host_name[:15].upper(), name)
+        self.accounts = Accounts(self.host_name[:15].upper(), name, self.rules.log_on_rights())
         self.network = Network((address, LOOPBACK), self.rules.find_listener)
         self.api_server: ApiServer | None = None
         self.containers: dict[str, Container] = {}
@@ -100,7 +100,7 @@ def machine_files(era: Era) -> FileSystem:
     """
     files = FileSystem()
     windows = f"{era.kernel_version} (WinBuild.160101.0800)"
-    programs = ["cmd.exe", "PING.EXE", "whoami.exe", "HOSTNAME.EXE", "net.exe", "netsh.exe"]
+    programs = ["cmd.exe", "PING.EXE", "whoami.exe", "HOSTNAME.EXE", "net.exe", "netsh.exe", "SecEdit.exe"]
     if era.bind_filter:
         programs.append("bindfltapi.dll")
     for name in programs:

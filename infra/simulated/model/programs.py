@@ -10,19 +10,17 @@ import asyncio
 import base64
 import binascii
 import csv
-import gzip
 import io
 import json
 import re
 import traceback
-import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from infra.simulated.model import twins
-from infra.simulated.model.accounts import ALREADY_MEMBER, GROUP_NOT_FOUND, NOT_A_MEMBER
+from infra.simulated.model.accounts import ALREADY_MEMBER, GROUP_NOT_FOUND, NOT_A_MEMBER, SYSTEM
 from infra.simulated.model.errors import PATH_NOT_FOUND, WindowsError
 from infra.simulated.model.network import Allowed
 
@@ -37,6 +35,9 @@ CONTROL_C_EXIT = -1073741510
 """0xC000013A: how a console program ends that does not handle CTRL_SHUTDOWN."""
 LONGEST_LINE = 8191
 """cmd's limit on one command line, in characters."""
+
+LINGERS = 0.2
+"""Seconds that a bootstrap stays after its last line: a tenth of the real time; a simulated kubelet reads at once."""
 
 Program = Callable[["Call"], Awaitable[int]]
 
@@ -579,25 +580,44 @@ async def _encoded(call: Call, encoded: str) -> int:
             "Cannot process the command because the value specified with -EncodedCommand is not properly encoded.", 2
         )
         return 1
-    if "$env:PROBE" in text and "GzipStream" in text:
-        return await _probe(call)
+    if twins.is_bootstrap(call.view.machine.workloads, text):
+        return await _bootstrap(call)
     return await _script(call, text)
 
 
-async def _probe(call: Call) -> int:
+async def _bootstrap(call: Call) -> int:
     """
-    What the bootstrap does, with the twin in place of the script: the twin is that of the workload whose probe.ps1 is
-    the very text that the pod carries.
+    What ``workloads/bootstrap.ps1`` does, line by line, with the twin in place of the script: the twin is that of the
+    workload whose probe.ps1 is the very text that the pod carries.
     """
     view = call.view
-    try:
-        script = gzip.decompress(base64.b64decode(view.env.get("PROBE", ""), validate=True))
-    except (binascii.Error, OSError, EOFError, zlib.error) as error:
-        view.write_line(f'Exception calling "FromBase64String" with "1" argument(s): "{error}"', 2)
-        return 1
-    twin = twins.find(view.machine.workloads, sha256(script).hexdigest())
+    ended = 1
+    if (mode := view.machine.language_mode(view.token)) != "FullLanguage":
+        view.write_line(f"<<<trouble language-mode: {mode} trouble>>>")
+        await run_line(view, "whoami.exe /user /groups /fo csv /nh", call.stdin)
+        view.write_line("<<<whoami ended>>>")
+    else:
+        try:
+            digest, _, text = view.env.get("PROBE", "").partition(":")
+            script = base64.b64decode(text, validate=True)
+        except binascii.Error:
+            said = "The input is not a valid Base-64 string as it contains a non-base 64 character (FormatException)"
+            view.write_line(f"<<<trouble script-damaged: {said} trouble>>>")
+        else:
+            if sha256(script).hexdigest() == digest.lower():
+                ended = await _twin(call, sha256(script).hexdigest())
+            else:
+                said = "PROBE is not what was sent (PROBE is not what was sent)"
+                view.write_line(f"<<<trouble script-damaged: {said} trouble>>>")
+    await asyncio.sleep(LINGERS)
+    return ended
+
+
+async def _twin(call: Call, digest: str) -> int:
+    view = call.view
+    twin = twins.find(view.machine.workloads, digest)
     if twin is None:
-        return _powershell_lacks(call, f"a twin of the probe with the digest sha256:{sha256(script).hexdigest()}")
+        return _powershell_lacks(call, f"a twin of the probe with the digest sha256:{digest}")
     facts: dict[str, Any] = {}
     try:
         for name, collect in twin.FACTS.items():
@@ -850,10 +870,15 @@ async def whoami(call: Call) -> int:
         return 1
     if options - known or not options & {"/user", "/groups"}:
         return _lacks(view, call.line)
-    rows = [("User Name", "SID"), (name, view.token.sid)] if "/user" in options else []
-    tables = [rows] if rows else []
+    tables: list[list[tuple[str, ...]]] = []
+    if "/user" in options:
+        tables.append([("User Name", "SID"), (name, view.token.sid)])
     if "/groups" in options:
-        tables.append([("Group Name", "SID"), *((accounts.name(sid), sid) for sid in view.token.groups)])
+        enabled = "Mandatory group, Enabled by default, Enabled group"
+        groups = [(accounts.name(sid), _kind_of_group(sid), sid, enabled) for sid in view.token.groups]
+        level = ("System", 16384) if view.token.sid == SYSTEM else ("High", 12288)
+        label = (f"Mandatory Label\\{level[0]} Mandatory Level", "Label", f"S-1-16-{level[1]}", "")
+        tables.append([("Group Name", "Type", "SID", "Attributes"), *groups, label])
     for table in tables:
         shown = table[1:] if "/nh" in options else table
         if "csv" in options:
@@ -862,13 +887,19 @@ async def whoami(call: Call) -> int:
             for line in text.getvalue().splitlines():
                 view.write_line(line)
             continue
-        widths = [max(len(row[column]) for row in table) for column in (0, 1)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         view.write_line("")
         for index, row in enumerate(shown):
             view.write_line(" ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
             if index == 0 and "/nh" not in options:
                 view.write_line(" ".join("=" * width for width in widths))
     return 0
+
+
+def _kind_of_group(sid: str) -> str:
+    if sid.startswith("S-1-5-32-"):
+        return "Alias"
+    return "Group" if sid.startswith("S-1-5-21-") else "Well-known group"
 
 
 async def hostname(call: Call) -> int:
@@ -1008,6 +1039,28 @@ async def netsh(call: Call) -> int:
     return 0
 
 
+async def secedit(call: Call) -> int:
+    """
+    ``secedit /export /areas USER_RIGHTS /cfg FILE``: who may log on at the machine, of all user rights.
+
+    Source: Microsoft's reference of secedit; unverified: the order of the sections.
+    """
+    view, words = call.view, [word.lower() for word in call.arguments[1:]]
+    if words[:1] != ["/export"] or "/cfg" not in words[:-1] or "user_rights" not in words:
+        return _lacks(view, call.line)
+    if not view.token.trusted:
+        view.write_line("Access is denied. Export of security configuration failed.")
+        return 1
+    rights = view.machine.accounts.rights
+    lines = ["[Unicode]", "Unicode=yes", "[Privilege Rights]"]
+    for name, sids in (("SeInteractiveLogonRight", rights.allowed), ("SeDenyInteractiveLogonRight", rights.denied)):
+        if sids:
+            lines.append(f"{name} = {','.join(f'*{sid}' for sid in sids)}")
+    text = "\r\n".join([*lines, "[Version]", 'signature="$CHICAGO$"', "Revision=1", ""])
+    view.write(call.arguments[words.index("/cfg") + 2], text.encode("utf-16"))
+    return 0
+
+
 PROGRAMS: dict[str, Program] = {
     "cmd.exe": cmd,
     "powershell.exe": powershell,
@@ -1016,4 +1069,5 @@ PROGRAMS: dict[str, Program] = {
     "hostname.exe": hostname,
     "net.exe": net,
     "netsh.exe": netsh,
+    "secedit.exe": secedit,
 }

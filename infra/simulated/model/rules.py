@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from infra.simulated.model import job, network, runtime
+from infra.simulated.model.accounts import Accounts, LogOnRights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from infra.simulated.model.accounts import Accounts, Group, Token, User
+    from infra.simulated.model.accounts import Group, Token, User
     from infra.simulated.model.eras import Era
     from infra.simulated.model.job import Job, JobView, Process
     from infra.simulated.model.network import Network, Respond
@@ -39,9 +40,13 @@ class Rules:
     user_string: Callable[[ContainerSpec], str] = runtime.user_string
     log_on: Callable[[Accounts, str, str], Token] = runtime.log_on
     empty_user: Callable[[Era, Accounts], Token] = runtime.refuse_empty_user
+    log_on_rights: Callable[[], LogOnRights] = LogOnRights
     group_of: Callable[[Era, Accounts, str], Group | None] = runtime.group_of
+    make_account: Callable[[Accounts, str, str], User] = Accounts.add_user
     join_group: Callable[[Group, User], None] = runtime.join_group
     remove_account: Callable[[Accounts, str], None] = runtime.remove_account
+    may_change_accounts: Callable[[Token], bool] = runtime.may_change_accounts
+    list_users: Callable[[Accounts], list[User]] = runtime.list_users
     memory_limit: Callable[[int | None], JobView] = runtime.memory_limit
     cpu_limit: Callable[[int | None], tuple[int, int]] = runtime.cpu_limit
     may_commit: Callable[[Process, int], bool] = job.may_commit
@@ -50,3 +55,4 @@ class Rules:
     find_listener: Callable[[Network, str, int], Respond | None] = network.find_listener
     answers_echo: Callable[[Network, str], bool] = network.answers_echo
     host_name: Callable[[str, str], str] = runtime.host_name
+    language_mode: Callable[[Token], str] = runtime.language_mode

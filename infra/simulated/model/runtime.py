@@ -362,6 +362,30 @@ def release_storage(files: FileSystem, storage: Storage) -> None:
         files.delete(storage.location)
 
 
+def may_change_accounts(token: Token) -> bool:
+    """
+    Windows lets administrators and the system itself change the machine's accounts.
+    """
+    return token.trusted
+
+
+def list_users(accounts: Accounts) -> list[User]:
+    """
+    All local users.
+    """
+    return list(accounts.users.values())
+
+
+def language_mode(token: Token) -> str:
+    """
+    PowerShell's language mode for a process: without AppLocker or WDAC everybody has the full language.
+
+    Source: Microsoft's about_Language_Modes.
+    """
+    del token
+    return "FullLanguage"
+
+
 def memory_limit(limit: int | None) -> JobView:
     """
     A memory limit is the whole job's; it is rounded down to MiB, and less than one MiB is none.
@@ -530,15 +554,18 @@ def _ephemeral_token(rules: Rules, accounts: Accounts, group: Group, container: 
     unfiltered token.
     """
     name = ephemeral_name(container)
+    failed = "failed to create user process token: "
     try:
-        user = accounts.add_user(name, f"password of {container}")
+        user = rules.make_account(accounts, name, f"password of {container}")
     except WindowsError as error:
         raise ShimError(
-            "failed to create user process token: failed to create local account for container: "
-            f"failed to create user {name}: {error}"
+            f"{failed}failed to create local account for container: failed to create user {name}: {error}"
         ) from None
     rules.join_group(group, user)
-    return accounts.log_on("", name, user.password, service=False)
+    try:
+        return accounts.log_on("", name, user.password, service=False)
+    except WindowsError as error:
+        raise ShimError(f"{failed}failed to logon user: {error}") from None
 
 
 def user_environment(accounts: Accounts, token: Token, host_name: str, processors: int) -> dict[str, str]:

@@ -29,6 +29,14 @@ _known: dict[Path, tuple[int, str]] = {}
 _loaded: dict[tuple[Path, int], Twin] = {}
 
 
+def is_bootstrap(workloads: Path, text: str) -> bool:
+    """
+    Whether this is ``bootstrap.ps1`` without its comments.
+    """
+    lines = (workloads / "bootstrap.ps1").read_text(encoding="ascii").splitlines()
+    return text.splitlines() == [line for line in lines if not line.startswith("#")]
+
+
 def find(workloads: Path, digest: str) -> Twin | None:
     """
     The twin of the probe whose text has this SHA-256 (hexadecimal), None when no workload has such a probe.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from infra.simulated.model import files as paths
-from infra.simulated.model.accounts import Accounts, Token
+from infra.simulated.model.accounts import Accounts, Token, User
 from infra.simulated.model.errors import ACCESS_DENIED, CONNECTION_REFUSED, WindowsError
 from infra.simulated.model.job import JobView, Process
 
@@ -71,6 +71,9 @@ class Machine:
     host_name: str
     answers_echo: Callable[[Network, str], bool]
     api_server: Callable[[], ApiServer | None]
+    language_mode: Callable[[Token], str]
+    may_change_accounts: Callable[[Token], bool]
+    list_users: Callable[[Accounts], list[User]]
     run: Callable[[View, str], Awaitable[int]]
     workloads: Path
     processes: Mapping[str, str]
@@ -268,9 +271,9 @@ class View:
 
     def local_users(self) -> Sids:
         """
-        Name and SID of each local user.
+        Name and SID of each local user that Windows lists.
         """
-        return sorted((user.name, user.sid) for user in self.machine.accounts.users.values())
+        return sorted((user.name, user.sid) for user in self.machine.list_users(self.machine.accounts))
 
     def local_groups(self) -> Sids:
         """
@@ -288,7 +291,7 @@ class View:
         """
         The accounts, to change them. Raises WindowsError 5 for who may not.
         """
-        if not self.token.trusted:
+        if not self.machine.may_change_accounts(self.token):
             raise WindowsError(ACCESS_DENIED)
         return self.machine.accounts
 

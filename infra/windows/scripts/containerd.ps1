@@ -36,7 +36,7 @@ Step 'containerd' {
     }
 } {
     param($now)
-    $now.archive -eq $given.sha256 -and $now.config -eq $given.config -and
+    $now.archive -eq $given.sha256 -and $now.config -ceq $given.config -and
         $now.service.command -eq $command -and $now.service.start -eq 'Auto' -and $now.service.running -and
         ($now.service.environment -like "PATH=$bin;*")
 } {

@@ -1,5 +1,5 @@
-# The machine becomes the node that node names. command: the kubelet's command line; discovery: a kubeconfig with the
-# address, the authority and a bootstrap token, which is on the disk only while kubeadm runs, and in no command line.
+# The machine becomes the node that node names. command: the kubelet's command line. The line of data: a kubeconfig with
+# the address, the authority and a bootstrap token, which is on the disk only while kubeadm runs, and in no command line.
 $kubernetes = [IO.Path]::Combine($root, 'kubernetes')
 $kubeadm = [IO.Path]::Combine($kubernetes, 'kubeadm.exe')
 $discovery = [IO.Path]::Combine($root, 'discovery.conf')
@@ -35,7 +35,7 @@ Step 'join' {
     if ($now.joined -or $now.begun) { Reset-Node }
     Set-ServiceState 'kubelet' @{ command = $given.command; start = 'Auto'; running = $false }
     try {
-        [IO.File]::WriteAllText($discovery, $given.discovery)
+        [IO.File]::WriteAllBytes($discovery, [Convert]::FromBase64String($data[0]))
         $arguments = @('join', '--discovery-file', $discovery, '--node-name', $given.node, $socket)
         Invoke-Program $kubeadm $arguments
     }

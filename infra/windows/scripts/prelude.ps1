@@ -139,9 +139,9 @@ function Set-ServiceState([string] $name, $state, [string[]] $needs) {
     $wish = @{ PathName = [string] $state.command; StartMode = ([string] $state.start -replace '^Auto$', 'Automatic') }
     $done = Get-CimInstance -ClassName Win32_Service -Filter "Name='$name'" | Invoke-CimMethod -MethodName Change -Arguments $wish
     if ($done.ReturnValue) { throw "the service $name cannot be configured: Win32_Service.Change returned $($done.ReturnValue)" }
-    # What it gets besides the machine's environment.
+    # What it gets besides the machine's environment; an empty list is not the same as none.
     $key = "HKLM:\SYSTEM\CurrentControlSet\Services\$name"
-    if ($state.environment) {
+    if ($null -ne $state.environment) {
         New-ItemProperty -Path $key -Name Environment -PropertyType MultiString -Value ([string[]] $state.environment) -Force | Out-Null
     }
     else { Remove-ItemProperty -Path $key -Name Environment -ErrorAction SilentlyContinue }
