@@ -164,7 +164,7 @@ def test_the_shim_is_the_one_of_the_build_under_test(tmp_path: Path, archive: Pa
     assert """"PATH=$bin;" + [Environment]::GetEnvironmentVariable('Path', 'Machine')""" in text
     assert "Set-ServiceState 'containerd' $before.service" in text
     text = (SCRIPTS / "prelude.ps1").read_text(encoding="ascii")
-    assert "if ($state.environment) {\n        New-ItemProperty -Path $key -Name Environment " in text
+    assert "if ($null -ne $state.environment) {\n        New-ItemProperty -Path $key -Name Environment " in text
 
 
 @sockets
