@@ -34,6 +34,8 @@ LEFT_OPEN: dict[str, set[str]] = {
     },
     # Nothing starts, so nothing else can be looked at.
     "containerd-is-not-the-system": {one.id for one in PAGES.requirements.values() if one.scope is Scope.NODE},
+    # What its administrator may do says nothing about what the system may.
+    "local-system-logs-on-as-administrator": {"accounts/local-group/made-in-a-container"},
     # No account is made, so none can be seen to go.
     "group-runs-as-system": {"accounts/local-group/account-removed"},
     # The API server finds no way to an address that nobody has: that says nothing about the listener.
