@@ -205,6 +205,6 @@ def test_the_longest_that_a_run_can_take(tmp_path: Path) -> None:
     )
     facts = ClusterFacts("existing", "v1.37.2", simulated=False)
     one = Plan("run", tmp_path, facts, nodes[:1], (load("job-limits"), load("local-accounts")))
-    assert worst_case(one) == (240 + 3 * 240 + 300, 600)
+    assert worst_case(one) == (2 * 240 + 3 * 2 * 240 + 300, 600)
     slow = Plan("run", tmp_path, facts, nodes, (load("job-limits"),), time_scale=2)
-    assert worst_case(slow) == (2 * (240 + 2 * 240) + 300, 1200)
+    assert worst_case(slow) == (2 * (2 * 240 + 2 * 2 * 240) + 300, 1200)
