@@ -230,6 +230,18 @@ def test_what_is_worth_a_second_try(code: str, end: dict[str, Any], once: bool, 
         assert not collecting.worth_repeating(step, {**record, "probeTrouble": {}})
 
 
+def test_a_second_try_needs_the_half_of_the_time() -> None:
+    async def run() -> tuple[bool, bool]:
+        async with asyncio.timeout(1) as timer:
+            patience = Patience(timer, 1)
+            before = patience.has_time
+            await asyncio.sleep(0)
+            timer.reschedule(asyncio.get_running_loop().time() + 0.4)
+            return before, patience.has_time
+
+    assert asyncio.run(run()) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("said", "denied"),
     [

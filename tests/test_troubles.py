@@ -61,6 +61,13 @@ def test_a_start_that_the_next_one_repairs_costs_nothing(matrix: Matrix) -> None
     assert read["firstTry"]["kubernetes"]["pod"]["metadata"]["uid"] != read["kubernetes"]["pod"]["metadata"]["uid"]
 
 
+def test_a_container_that_ends_again_and_again_shows_what_it_wrote(matrix: Matrix) -> None:
+    node = matrix.wrong["powershell-not-on-path"]
+    row = ("operation/aks-daemonset/running-on-each-node", node)
+    (found,) = (one for one in matrix.run.verdict["results"] if (one["requirement"], one["node"]) == row)
+    assert "exit code 1; it wrote: 'powershell.exe' is not recognized" in found["seen"]
+
+
 def test_output_that_was_lost_is_asked_for_once_more(matrix: Matrix) -> None:
     node = matrix.troubled["output-lost-once"]
     assert set(left_open(matrix.run, node)) == MADE_ONCE

@@ -47,11 +47,12 @@ class Patience:
     limit: float
     pulling: bool = False
 
-    def begin_again(self) -> None:
+    @property
+    def has_time(self) -> bool:
         """
-        Give the step its whole time once more.
+        Whether half of the time is left, which is enough for what took the other half.
         """
-        self.timer.reschedule(asyncio.get_running_loop().time() + self.limit)
+        return (self.timer.when() or 0) - asyncio.get_running_loop().time() > self.limit / 2
 
     def heed(self, events: list[dict[str, Any]], pulling_until: float) -> None:
         """
@@ -62,7 +63,7 @@ class Patience:
         if pulling:
             self.timer.reschedule(pulling_until)
         elif self.pulling:
-            self.begin_again()
+            self.timer.reschedule(asyncio.get_running_loop().time() + self.limit)
         self.pulling = pulling
 
 

@@ -225,7 +225,7 @@ class WorkloadRun:
             record["sentWhole"] = digest
         _raise_refused(record["api"])
         awaiting = await self._see(step, record, patience)
-        if collecting.worth_repeating(step, record):
+        if collecting.worth_repeating(step, record) and patience.has_time:
             awaiting = await self._see_once_more(step, record, patience)
         collecting.explain_lost(record)
         if step.proxy:
@@ -260,8 +260,8 @@ class WorkloadRun:
 
     async def _see_once_more(self, step: Step, record: dict[str, Any], patience: Patience) -> Awaiting:
         """
-        Run the step's pod a second time, under another name and with the same time, and let that count; what was seen
-        of the first one is kept beside it.
+        Run the step's pod a second time, under another name, in what is left of the step's time, and let that count;
+        what was seen of the first one is kept beside it.
         """
         *others, pod = record["sent"]
         kept = ("sent", "api", "kubernetes", "probe", "probeTrouble")
@@ -270,7 +270,6 @@ class WorkloadRun:
         pod = {**pod, "metadata": {**pod["metadata"], "name": f"{self._owner}-again"}}
         record |= {"sent": [*others, pod], "api": [], **_unseen(step)}
         self._owner = pod["metadata"]["name"]
-        patience.begin_again()
         self._creating = self._create(step, [pod])
         record["api"] = await asyncio.shield(self._creating)
         _raise_refused(record["api"])
