@@ -62,10 +62,10 @@ def test_a_start_that_the_next_one_repairs_costs_nothing(matrix: Matrix) -> None
 
 
 def test_a_container_that_ends_again_and_again_shows_what_it_wrote(matrix: Matrix) -> None:
-    node = matrix.wrong["powershell-not-on-path"]
+    node = matrix.wrong["arguments-escaped-twice"]
     row = ("operation/aks-daemonset/running-on-each-node", node)
     (found,) = (one for one in matrix.run.verdict["results"] if (one["requirement"], one["node"]) == row)
-    assert "exit code 1; it wrote: 'powershell.exe' is not recognized" in found["seen"]
+    assert "ended: Completed, exit code 0; it wrote: Start-Sleep -Seconds 2147483" in found["seen"]
 
 
 def test_output_that_was_lost_is_asked_for_once_more(matrix: Matrix) -> None:
