@@ -110,8 +110,11 @@ class PlugIn:
         """
         Note when to ask again: a minute before it expires, or, of a short life, its last fifth; None: when refused.
         """
-        left = expiry - datetime.now(UTC) if expiry else None
-        self._due = expiry - min(timedelta(minutes=1), left / 5) if expiry and left else None
+        now = datetime.now(UTC)
+        # By a clock that is ahead everything has expired: not for each request.
+        self._due = (
+            max(expiry - min(timedelta(minutes=1), (expiry - now) / 5), now + timedelta(seconds=1)) if expiry else None
+        )
 
 
 async def load_configuration(path: Path | None, context: str | None) -> Configuration:
@@ -163,7 +166,7 @@ async def _refreshing(loader: Any, configuration: Configuration) -> Any:
     if "exec" not in user:
         return None
     plug_in = PlugIn(user["exec"], getattr(loader, "exec_plugin_expiry", None))
-    if not hasattr(loader, "token") and not loader.cert_file:
-        # It failed, of which the loader only writes to a log: once more, for the reason.
-        await plug_in.renew(configuration, None)
+    if not hasattr(loader, "token"):
+        # It failed, of which the loader only writes to a log, or gave a certificate, whose end the loader forgets.
+        await plug_in.renew(configuration, configuration.cert_file)
     return plug_in
