@@ -72,12 +72,10 @@ def explain(judging: Judging, results: Sequence[Result], checks: Mapping[str, Ch
             known_of[name] = tuple(entry for entry in known if node.meets(entry.when))
             if unproven[name] and node.never_started:
                 silent[name] = node.words
+    named = [found.get((result.requirement, result.node)) for result in results]
     return Explained(
-        tuple(
-            replace(one, hint=found[key].name) if (key := (one.requirement, one.node)) in found else one
-            for one in results
-        ),
-        {hint.name: hint for hint in entries if hint in found.values()},
+        tuple(replace(one, hint=hint.name) if hint else one for one, hint in zip(results, named, strict=True)),
+        {hint.name: hint for hint in named if hint},
         known_of,
         silent,
     )
