@@ -90,17 +90,18 @@ def test_every_requirement_of_a_node_says_since_when_it_holds() -> None:
 def test_only_a_refusal_or_another_answer_is_the_networks(code: int, said: str, expected: str) -> None:
     answer = {"name": "proxy", "code": code, "message": said, "body": said}
     listener = {"address": "10.0.0.4", "port": 5000, "socketError": None}
-    seen = judge(
-        "network/host-network/listener", "listen", container="listener", facts={"listener": listener}, api=[answer]
-    )
-    assert seen == (expected or "proxy-trouble")
+    seen = {"container": "listener", "facts": {"listener": listener}, "api": [answer]}
+    reached = judge("network/host-network/reached-from-outside", "listen", **seen)
+    assert reached == (expected or "proxy-trouble")
+    assert judge("network/host-network/listener", "listen", **seen) == "green"
 
 
 @pytest.mark.parametrize(("error", "expected"), [(10049, "red"), (10013, "socket-trouble")])
 def test_an_address_that_cannot_be_bound(error: int, expected: str) -> None:
-    listener = {"address": "10.0.0.4", "port": None, "socketError": error}
-    facts = {"listener": listener}
-    assert judge("network/host-network/listener", "listen", container="listener", facts=facts) == expected
+    listener = {"address": "10.0.0.4", "port": None, "socketError": error, "wantedPortError": None}
+    seen = {"container": "listener", "facts": {"listener": listener}}
+    assert judge("network/host-network/listener", "listen", **seen) == expected
+    assert judge("network/host-network/reached-from-outside", "listen", **seen) == "nothing-listens"
 
 
 @pytest.mark.parametrize(
@@ -267,8 +268,8 @@ def test_a_listener_that_has_ended_refuses_nothing(state: dict[str, Any], expect
     said = "error trying to reach service: dial tcp 10.0.0.4:5000: connect: connection refused"
     facts = {"listener": {"address": "10.0.0.4", "port": 5000, "socketError": None}}
     api = [{"name": "proxy", "code": 503, "message": said, "body": said}]
-    seen = judge("network/host-network/listener", "listen", container="listener", facts=facts, api=api, state=state)
-    assert seen == expected
+    asked = {"container": "listener", "facts": facts, "api": api, "state": state}
+    assert judge("network/host-network/reached-from-outside", "listen", **asked) == expected
 
 
 def test_an_answered_ping_is_one() -> None:

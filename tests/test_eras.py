@@ -4,7 +4,8 @@ A faithful node of every era keeps every requirement that applies to it, and not
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.conftest import control_plane, run_program
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.conftest import Matrix
+    from tests.conftest import Finished, Matrix
 
 pytestmark = pytest.mark.cluster
 
@@ -43,15 +44,33 @@ def test_nothing_is_left_open_on_a_faithful_node(matrix: Matrix, era: str) -> No
     assert sum(one["verdict"] == "conformant" for one in results) > 15
 
 
-def test_a_tainted_node_is_green(tmp_path: Path) -> None:
+def test_a_tainted_node_that_does_not_reach_the_service_is_green(tmp_path: Path) -> None:
     """
-    Many clusters keep ordinary pods away from Windows nodes by this taint.
+    Many clusters keep ordinary pods away from Windows nodes by this taint. And from the host itself the service's
+    address is not reached everywhere: then the API server is asked where the suite itself asks it.
     """
     taint = {"key": "os", "value": "windows", "effect": "NoSchedule"}
-    with SimulatedCluster(parse_nodes("2.3=1"), print, control_plane(), taints=[taint]) as target:
-        run = run_program(tmp_path / "out", "--target", "existing", "--kubeconfig", str(target.kubeconfig))
+    nodes = parse_nodes("2.3=1")
+    with SimulatedCluster(nodes, print, control_plane(), taints=[taint], service_unreachable=True) as target:
+        given = ("--target", "existing", "--kubeconfig", str(target.kubeconfig), "--listener-port", "20250")
+        run = run_program(tmp_path / "out", *given)
     assert run.code == 0, run.output
     assert run.verdict["nodes"][0]["facts"]["taints"] == [{"key": "os", "effect": "NoSchedule"}]
+    review = _first_step(run, "volumes")["probe"]["reader"]["review"]
+    assert review["code"] == 201
+    assert [text.partition(" port ")[2].partition(":")[0] for text in review["failed"]] == ["443"]
+    step = _first_step(run, "host-network")
+    assert step["probe"]["listener"]["listener"]["port"] == 20250
+    assert [(answer["code"], ":20250/proxy/" in answer["request"]) for answer in step["api"]] == [
+        (201, False),
+        (200, True),
+    ]
+
+
+def _first_step(run: Finished, workload: str) -> dict[str, Any]:
+    (path,) = run.out.glob(f"nodes/*/{workload}/evidence.json")
+    step: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["steps"][0]
+    return step
 
 
 def test_the_api_server_is_green(matrix: Matrix) -> None:

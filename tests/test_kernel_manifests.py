@@ -214,3 +214,31 @@ def test_of_a_shared_daemonset_a_nodes_evidence_keeps_its_own_part() -> None:
     }
     assert part["spec"]["template"]["spec"]["affinity"] == manifests._affinity(["win-2"])
     assert sent == whole
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0, 100.0])
+def test_a_listener_stays_longer_than_its_step_may_take(scale: float) -> None:
+    loaded = workload.load("host-network")
+    ((_, sent),) = _prepared(_work("host-network"), loaded.steps[0], _plan("host-network", time_scale=scale), _stage())
+    given = {one["name"]: one.get("value") for one in sent["spec"]["containers"][0]["env"]}
+    assert int(given["LISTEN_SECONDS"]) > loaded.steps[0].deadline * scale
+    assert int(given["LISTEN_SECONDS"]) >= 600
+    assert given["LISTENER_PORT"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("https://api.example:6443", "api.example", "6443"),
+        ("https://api.example", "api.example", "443"),
+        ("https://[fd00::1]:6443/", "fd00::1", "6443"),
+        # Who stands before the API server takes no token of a pod.
+        ("https://rancher.example/k8s/clusters/c-m-1234", "", ""),
+        ("", "", ""),
+    ],
+)
+def test_the_reader_is_told_where_the_suite_itself_reaches_the_api_server(url: str, host: str, port: str) -> None:
+    step = workload.load("volumes").steps[0]
+    (*_, (_, sent)) = _prepared(_work("volumes"), step, _plan("volumes", api_server=url), _stage())
+    given = {one["name"]: one.get("value") for one in sent["spec"]["containers"][0]["env"]}
+    assert (given["API_HOST"], given["API_PORT"]) == (host, port)

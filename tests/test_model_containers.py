@@ -480,7 +480,7 @@ def test_a_limit_below_what_the_program_needs() -> None:
     assert ran(node("1.7"), "powershell.exe", "exit 0", memory_limit=80 * MIB)[0] == 0
 
 
-def test_processes_reach_the_api_server_by_its_service_address_only() -> None:
+def test_processes_reach_the_api_server_by_the_services_address_and_by_its_own() -> None:
     host = node()
 
     async def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
@@ -497,6 +497,12 @@ def test_processes_reach_the_api_server_by_its_service_address_only() -> None:
         assert await view.https("GET", "10.0.0.1", 443, "/v", {"A": "b"}, b"!") == (200, b"GET /v b!")
         with pytest.raises(WindowsError):
             await view.https("GET", "10.0.0.2", 443, "/version", {})
+        host.api_address = ("api.example", 6443)
+        host.service_unreachable = True
+        with pytest.raises(WindowsError) as unreachable:
+            await view.https("GET", "10.0.0.1", 443, "/version", {})
+        assert unreachable.value.code == 10060
+        assert await view.https("GET", "api.example", 6443, "/v", {"A": "b"}, b"!") == (200, b"GET /v b!")
         await container.stop(1)
 
     asyncio.run(run())
@@ -540,6 +546,27 @@ def test_only_who_is_trusted_opens_the_firewall() -> None:
     line = ("netsh", "advfirewall", "firewall", "add", "rule", "name=x", "dir=in", "action=allow", "protocol=TCP")
     assert ran(node(), *line, "localport=80", user="NT AUTHORITY\\Local service")[0] == 1
     assert ran(node(), *line, "localport=80", user="NT AUTHORITY\\SYSTEM")[0] == 0
+
+
+def test_a_port_that_is_taken_says_nothing_about_the_address() -> None:
+    twin = twins.find(WORKLOADS, sha256((WORKLOADS / "host-network" / "probe.ps1").read_bytes()).hexdigest())
+    assert twin is not None
+
+    async def run() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        host = node()
+        for address, wanted in ((host.address, "20250"), (host.address, "20250"), ("10.9.9.9", "20251")):
+            env = (("ROLE", "listen"), ("NONCE", "0"), ("HOST_IP", address), ("LISTENER_PORT", wanted))
+            number = str(len(found)) * 64
+            container = await begin(host, "ping", "-t", "127.0.0.1", env=env, id=number)
+            assert container._view is not None
+            found.append(await twin.FACTS["listener"](container._view))
+        return found
+
+    first, second, elsewhere = asyncio.run(run())
+    assert (first["port"], first["socketError"], first["wantedPortError"]) == (20250, None, None)
+    assert (second["port"] is None, second["socketError"], second["wantedPortError"]) == (False, None, 10048)
+    assert (elsewhere["port"], elsewhere["socketError"], elsewhere["wantedPortError"]) == (None, 10049, 10049)
 
 
 @pytest.mark.parametrize("folder", ["C:\\Program Files\\containerd", "C:\\Windows\\system32", "C:\\Windows"])

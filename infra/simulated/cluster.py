@@ -97,7 +97,8 @@ class SimulatedCluster:
     """
     A real control plane with simulated Windows nodes, there while the ``with`` block runs.
 
-    ``taints`` (key, effect, and value if any) go onto every node; ``api_defects`` are names of the API server's
+    ``taints`` (key, effect, and value if any) go onto every node; with ``service_unreachable`` none of them reaches the
+    ``kubernetes`` service; ``api_defects`` are names of the API server's
     defects, each of which gets a kubeconfig of its own. No root and no container engine is needed; nothing is left
     afterwards, even if this process is killed. Raises TargetError when it does not come up, and at the block's end when
     it died in it: then the block is interrupted as by Ctrl-C.
@@ -110,12 +111,15 @@ class SimulatedCluster:
         control_plane_bin: Path | None = None,
         api_defects: Sequence[str] = (),
         taints: Sequence[Mapping[str, str]] = (),
+        *,
+        service_unreachable: bool = False,
     ) -> None:
         self.nodes = tuple(nodes)
         self._say = say
         self._control_plane_bin = control_plane_bin
         self._api_defects = api_defects
         self._taints = taints
+        self._service_unreachable = service_unreachable
         self._supervisor: _Supervisor | None = None
         self._defects: dict[str, str] = {}
 
@@ -123,7 +127,7 @@ class SimulatedCluster:
         programs = binaries.find(self._say, self._control_plane_bin)
         began = time.monotonic()
         self._say("starting the simulated cluster: about 6 s")
-        supervisor = _Supervisor(_config(programs, self.nodes, self._api_defects, self._taints), self._say)
+        supervisor = _Supervisor(self._config(programs), self._say)
         self._supervisor = supervisor
         try:
             ready = supervisor.until_ready()
@@ -134,6 +138,12 @@ class SimulatedCluster:
         self._defects = ready["defects"]
         self._say(f"the simulated cluster is ready after {time.monotonic() - began:.1f} s")
         return Target("simulated", Path(ready["kubeconfig"]), "simulated", simulated=True)
+
+    def _config(self, programs: Path) -> dict[str, Any]:
+        config = _config(programs, self.nodes, self._api_defects, self._taints)
+        for node in config["nodes"]:
+            node["serviceUnreachable"] = self._service_unreachable
+        return config
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         supervisor = self._supervisor

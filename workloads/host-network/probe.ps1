@@ -1,6 +1,7 @@
 # What network this process is in. Windows PowerShell 5.1. Observes, never compares; every fact stands alone.
 # ROLE: listen, or tidy (takes the firewall's rule away); a fact of another role is null.
-# HOST_IP: the node's address. NONCE: what the listener answers; the rule is named after it.
+# HOST_IP: the node's address. NONCE: what the listener answers; the rule is named after it. LISTENER_PORT: the port that is
+# wanted, 0 for any free one. LISTEN_SECONDS: how long it answers, unless it is stopped before.
 
 $facts = [ordered]@{}
 $open = @{}
@@ -32,19 +33,28 @@ Fact 'hostName' 'listen' { [Net.Dns]::GetHostName() }
 # Cut at 15 characters: for the record only.
 Fact 'computerName' 'listen' { $env:COMPUTERNAME }
 
-# An address that is not this machine's cannot be bound (10049): that is something seen, not a failure to look.
-Fact 'listener' 'listen' {
-    $listener = New-Object Net.Sockets.TcpListener([Net.IPAddress]::Parse($env:HOST_IP), 0)
-    try {
-        $listener.Start()
-        $open['listener'] = $listener
-        [ordered]@{ address = $env:HOST_IP; port = $listener.LocalEndpoint.Port; socketError = $null }
-    }
+# Listen on the node's address; the socket error, or null. An address that is not this machine's cannot be bound (10049):
+# that is something seen, not a failure to look.
+function Start-Listener([int] $port) {
+    $listener = New-Object Net.Sockets.TcpListener([Net.IPAddress]::Parse($env:HOST_IP), $port)
+    try { $listener.Start() }
     catch {
         $cause = $_.Exception.GetBaseException()
         if ($cause -isnot [Net.Sockets.SocketException]) { throw }
-        [ordered]@{ address = $env:HOST_IP; port = $null; socketError = $cause.ErrorCode }
+        return $cause.ErrorCode
     }
+    $open['listener'] = $listener
+    $null
+}
+
+# That the port that is wanted is another's says nothing about the address: any free one does as well.
+Fact 'listener' 'listen' {
+    $wanted, $any = $null, $null
+    if ([int] $env:LISTENER_PORT) { $wanted = Start-Listener $env:LISTENER_PORT }
+    if (-not $open['listener']) { $any = Start-Listener 0 }
+    $port = $null
+    if ($open['listener']) { $port = $open['listener'].LocalEndpoint.Port }
+    [ordered]@{ address = $env:HOST_IP; port = $port; socketError = $any; wantedPortError = $wanted }
 }
 
 # Windows Firewall drops what comes to a port that no rule names. This one is for this address and port alone.
@@ -68,8 +78,8 @@ $json = ConvertTo-Json -InputObject $facts -Depth 8 -Compress
 $json = [regex]::Replace($json, '[^\x20-\x7e]', { param($found) '\u{0:x4}' -f [int][char]$found.Value })
 [Console]::Out.WriteLine('<<<observation ' + $json + ' observation>>>')
 
-# Answer whoever asks, for two minutes at most.
-$end = [DateTime]::UtcNow.AddMinutes(2)
+# Answer whoever asks.
+$end = [DateTime]::UtcNow.AddSeconds([int] $env:LISTEN_SECONDS)
 while ($open['listener'] -and [DateTime]::UtcNow -lt $end) {
     if (-not $open['listener'].Pending()) {
         Start-Sleep -Milliseconds 50

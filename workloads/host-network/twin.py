@@ -4,6 +4,8 @@ What network a container is in, from the interfaces that the model gave it, and 
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from infra.simulated.model.view import WindowsError
@@ -50,19 +52,27 @@ async def computer_name(view: View) -> str | None:
     return view.env.get("COMPUTERNAME")
 
 
-async def listener(view: View) -> dict[str, Any]:
-    """
-    Bind the node's address and answer the nonce there.
-    """
-    address, nonce = view.env["HOST_IP"], view.env["NONCE"]
+def _listen(view: View, port: int) -> int | None:
+    nonce = view.env["NONCE"]
     head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(nonce)}\r\nConnection: close\r\n\r\n"
     try:
-        port = view.listen(address, 0, lambda _request: f"{head}{nonce}".encode())
+        view.listen(view.env["HOST_IP"], port, lambda _request: f"{head}{nonce}".encode())
     except WindowsError as error:
         if error.type != "System.Net.Sockets.SocketException":
             raise
-        return {"address": address, "port": None, "socketError": error.code}
-    return {"address": address, "port": port, "socketError": None}
+        return error.code
+    return None
+
+
+async def listener(view: View) -> dict[str, Any]:
+    """
+    Bind the node's address, at the wanted port or else at any free one, and answer the nonce there.
+    """
+    wanted = int(view.env.get("LISTENER_PORT", "0"))
+    taken = _listen(view, wanted) if wanted else None
+    error = None if view.listening else _listen(view, 0)
+    port = view.listening[0][1] if view.listening else None
+    return {"address": view.env["HOST_IP"], "port": port, "socketError": error, "wantedPortError": taken}
 
 
 async def firewall_rule(view: View) -> dict[str, int] | None:
@@ -101,4 +111,6 @@ async def after(view: View) -> None:
     Stay, so that the listener can be asked.
     """
     if view.listening:
-        await view.until_stopped()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(int(view.env.get("LISTEN_SECONDS", "0"))):
+                await view.until_stopped()

@@ -131,54 +131,95 @@ Fact 'serviceAccount' 'read' {
     }
 }
 
-# Whom the API server takes the bearer of the token for. No token anywhere: code null.
-Fact 'review' 'read' {
-    $folder = ".\$account", (Get-BelowMountPoint $account), "c:\$account" |
-        Where-Object { $_ -and [IO.File]::Exists([IO.Path]::Combine($_, 'token')) } |
-        Select-Object -First 1
-    if (-not $folder) { return [ordered]@{ code = $null; userName = $null; podName = $null; podUid = $null } }
-
-    $text = [IO.File]::ReadAllText([IO.Path]::Combine($folder, 'ca.crt'))
-    $authorities = @([regex]::Matches($text, '-----BEGIN CERTIFICATE-----([^-]+)-----END') | ForEach-Object {
+# Each certificate that stands in a text.
+function Read-Certificates([string] $text) {
+    [regex]::Matches($text, '-----BEGIN CERTIFICATE-----([^-]+)-----END') | ForEach-Object {
         New-Object Security.Cryptography.X509Certificates.X509Certificate2(, [Convert]::FromBase64String($_.Groups[1].Value))
-    })
-    # Trusted: a chain, right name included, that ends at the cluster's own authority.
-    $trust = {
-        param($origin, $certificate, $chain, $problems)
-        $own = New-Object Security.Cryptography.X509Certificates.X509Chain
-        $own.ChainPolicy.RevocationMode = 'NoCheck'
-        $own.ChainPolicy.VerificationFlags = 'AllowUnknownCertificateAuthority'
-        foreach ($authority in $authorities) { [void] $own.ChainPolicy.ExtraStore.Add($authority) }
-        foreach ($element in $chain.ChainElements) { [void] $own.ChainPolicy.ExtraStore.Add($element.Certificate) }
-        $leaf = New-Object Security.Cryptography.X509Certificates.X509Certificate2($certificate)
-        $built = $own.Build($leaf)
-        $last = $own.ChainElements[$own.ChainElements.Count - 1].Certificate.Thumbprint
-        $named = -not ($problems -band [Net.Security.SslPolicyErrors]::RemoteCertificateNameMismatch)
-        $built -and $named -and (@($authorities | ForEach-Object { $_.Thumbprint }) -contains $last)
     }
-    $client = New-Object Net.Sockets.TcpClient($env:KUBERNETES_SERVICE_HOST, [int] $env:KUBERNETES_SERVICE_PORT)
+}
+
+# Trusted: a chain, right name included, that ends at the cluster's own authority.
+$trust = {
+    param($origin, $certificate, $chain, $problems)
+    $reached['certificate'] = $true
+    $own = New-Object Security.Cryptography.X509Certificates.X509Chain
+    $own.ChainPolicy.RevocationMode = 'NoCheck'
+    $own.ChainPolicy.VerificationFlags = 'AllowUnknownCertificateAuthority'
+    foreach ($authority in $authorities) { [void] $own.ChainPolicy.ExtraStore.Add($authority) }
+    foreach ($element in $chain.ChainElements) { [void] $own.ChainPolicy.ExtraStore.Add($element.Certificate) }
+    $leaf = New-Object Security.Cryptography.X509Certificates.X509Certificate2($certificate)
+    $built = $own.Build($leaf)
+    $last = $own.ChainElements[$own.ChainElements.Count - 1].Certificate.Thumbprint
+    $named = -not ($problems -band [Net.Security.SslPolicyErrors]::RemoteCertificateNameMismatch)
+    $built -and $named -and (@($authorities | ForEach-Object { $_.Thumbprint }) -contains $last)
+}
+
+# What a server answers to $request, over the versions of TLS given as the number of SslProtocols. The token is in it: as a
+# parameter it could be logged.
+function Send-Request([string] $server, [int] $port, [string] $name, [int] $versions) {
+    $client = New-Object Net.Sockets.TcpClient($server, $port)
     try {
         $client.ReceiveTimeout = 20000
         $callback = [Net.Security.RemoteCertificateValidationCallback] $trust
         $tls = New-Object Net.Security.SslStream($client.GetStream(), $false, $callback)
-        $tls.AuthenticateAsClient('kubernetes.default.svc', $null, [Security.Authentication.SslProtocols]::Tls12, $false)
-        $body = '{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}'
+        $tls.AuthenticateAsClient($name, $null, [Security.Authentication.SslProtocols] $versions, $false)
+        $bytes = [Text.Encoding]::ASCII.GetBytes($request)
+        $tls.Write($bytes, 0, $bytes.Length)
+        (New-Object IO.StreamReader($tls)).ReadToEnd()
+    }
+    finally { $client.Close() }
+}
+
+# The system's own choice of versions (0) first. A .NET that takes that for an old or a wrong one gets 1.3 and 1.2 by
+# their numbers (15360), and one that knows no 1.3 gets 1.2 (3072). Once a certificate came, the version was no trouble.
+function Send-Negotiated([string] $server, [int] $port, [string] $name) {
+    foreach ($versions in 0, 15360, 3072) {
+        $reached = @{}
+        try { return Send-Request $server $port $name $versions }
+        catch {
+            $cause = $_.Exception.GetBaseException()
+            if ($reached['certificate'] -or $cause -is [Net.Sockets.SocketException] -or $versions -eq 3072) { throw }
+        }
+    }
+}
+
+# Whom the API server takes the bearer of the token for, asked at the service's address and, where that gives no answer,
+# at the one that the suite itself uses; `failed` has what was tried in vain. No token anywhere: code null.
+Fact 'review' 'read' {
+    $folder = ".\$account", (Get-BelowMountPoint $account), "c:\$account" |
+        Where-Object { $_ -and [IO.File]::Exists([IO.Path]::Combine($_, 'token')) } |
+        Select-Object -First 1
+    if (-not $folder) { return [ordered]@{ code = $null; userName = $null; podName = $null; podUid = $null; failed = @() } }
+
+    $authorities = @(Read-Certificates ([IO.File]::ReadAllText([IO.Path]::Combine($folder, 'ca.crt'))))
+    $body = '{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}'
+    $service = 'kubernetes.default.svc'
+    $answer = $null
+    $failed = New-Object Collections.Generic.List[string]
+    foreach ($server in @($env:KUBERNETES_SERVICE_HOST, $env:KUBERNETES_SERVICE_PORT), @($env:API_HOST, $env:API_PORT)) {
+        if ($answer -or -not $server[0]) { continue }
+        # A server that is told from others by its name is asked for by it; certificates for bare addresses are rare.
+        $address = $null
+        $name = $server[0]
+        if ([Net.IPAddress]::TryParse($name, [ref] $address)) { $name = $service }
         # HTTP/1.0: the answer comes in one piece and ends with the connection.
-        $lines = @(
+        $request = @(
             'POST /apis/authentication.k8s.io/v1/selfsubjectreviews HTTP/1.0'
-            'Host: kubernetes.default.svc'
+            'Host: ' + $name
             'Authorization: Bearer ' + [IO.File]::ReadAllText([IO.Path]::Combine($folder, 'token'))
             'Content-Type: application/json'
             'Accept: application/json'
             'Content-Length: ' + $body.Length
             ''
             $body
-        )
-        $request = [Text.Encoding]::ASCII.GetBytes($lines -join "`r`n")
-        $tls.Write($request, 0, $request.Length)
-        $answer = (New-Object IO.StreamReader($tls)).ReadToEnd()
+        ) -join "`r`n"
+        try {
+            $answer = Send-Negotiated $server[0] $server[1] $name
+            if (-not $answer) { throw 'it said nothing' }
+        }
+        catch { $failed.Add($server[0] + ' port ' + $server[1] + ': ' + $_.Exception.GetBaseException().Message) }
     }
-    finally { $client.Close() }
+    if (-not $answer) { throw ('no API server answered. ' + ($failed.ToArray() -join '; ')) }
 
     $head, $json = $answer -split "`r`n`r`n", 2
     $user = (ConvertFrom-Json -InputObject $json).status.userInfo
@@ -187,6 +228,7 @@ Fact 'review' 'read' {
         userName = $user.username
         podName  = @($user.extra.'authentication.kubernetes.io/pod-name')[0]
         podUid   = @($user.extra.'authentication.kubernetes.io/pod-uid')[0]
+        failed   = $failed.ToArray()
     }
 }
 

@@ -179,7 +179,7 @@ async def review(view: View) -> dict[str, Any]:
     folders = (rf".\{ACCOUNT}", _below_mount_point(view, ACCOUNT), rf"c:\{ACCOUNT}")
     folder = next((one for one in folders if one and view.exists(ntpath.join(one, "token"))), None)
     if folder is None:
-        return {"code": None, "userName": None, "podName": None, "podUid": None}
+        return {"code": None, "userName": None, "podName": None, "podUid": None, "failed": []}
     view.read(ntpath.join(folder, "ca.crt"))
     headers = {
         "Authorization": f"Bearer {view.read(ntpath.join(folder, 'token')).decode()}",
@@ -187,23 +187,29 @@ async def review(view: View) -> dict[str, Any]:
         "Accept": "application/json",
     }
     body = b'{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}'
-    code, answer = await view.https(
-        "POST",
-        view.env["KUBERNETES_SERVICE_HOST"],
-        int(view.env["KUBERNETES_SERVICE_PORT"]),
-        "/apis/authentication.k8s.io/v1/selfsubjectreviews",
-        headers,
-        body,
-    )
-    status = json.loads(answer).get("status")
-    user = status.get("userInfo", {}) if isinstance(status, dict) else {}
-    extra = user.get("extra") or {}
-    return {
-        "code": code,
-        "userName": user.get("username"),
-        "podName": next(iter(extra.get("authentication.kubernetes.io/pod-name", ())), None),
-        "podUid": next(iter(extra.get("authentication.kubernetes.io/pod-uid", ())), None),
-    }
+    failed = []
+    for prefix in ("KUBERNETES_SERVICE", "API"):
+        host, port = view.env.get(f"{prefix}_HOST"), view.env.get(f"{prefix}_PORT", "")
+        if not host:
+            continue
+        path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+        try:
+            code, answer = await view.https("POST", host, int(port), path, headers, body)
+        except WindowsError as error:
+            failed.append(f"{host} port {port}: {error}")
+            continue
+        status = json.loads(answer).get("status")
+        user = status.get("userInfo", {}) if isinstance(status, dict) else {}
+        extra = user.get("extra") or {}
+        return {
+            "code": code,
+            "userName": user.get("username"),
+            "podName": next(iter(extra.get("authentication.kubernetes.io/pod-name", ())), None),
+            "podUid": next(iter(extra.get("authentication.kubernetes.io/pod-uid", ())), None),
+            "failed": failed,
+        }
+    text = f"no API server answered. {'; '.join(failed)}"
+    raise WindowsError(0, text, "System.Management.Automation.RuntimeException")
 
 
 async def removed(view: View) -> dict[str, str]:

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 LARGEST_TIME_SCALE = 100
 MOST_WORKERS = 64
+LARGEST_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """
-    What a run is asked for. ``expression`` is pytest's ``-k``, ``time_scale`` multiplies every deadline, ``minutes`` is
-    when observing is to end, ``defects`` are those of the simulation.
+    What a run is asked for. ``expression`` is pytest's ``-k``, ``time_scale`` multiplies every deadline, 0 as
+    ``listener_port`` is any free one, ``minutes`` is when observing is to end, ``defects`` are the simulation's.
     """
 
     choice: Choice
@@ -43,6 +44,7 @@ class Asked:
     expression: str | None
     workers: int
     time_scale: float
+    listener_port: int
     minutes: float | None
     out: Path | None
     defects: tuple[str, ...]
@@ -57,6 +59,8 @@ class Asked:
             raise UsageError(f"--time-scale must be more than 0 and at most {LARGEST_TIME_SCALE}")
         if options.deadline is not None and not 0 < options.deadline < math.inf:
             raise UsageError("--deadline must be a number of minutes, more than 0")
+        if not 0 <= options.listener_port <= LARGEST_PORT:
+            raise UsageError(f"--listener-port must be a port: 1 to {LARGEST_PORT}, or 0 for any free one")
         if sys.flags.optimize:
             raise UsageError("python -O takes the assertions out of the checks", "run without -O and PYTHONOPTIMIZE")
         if not 0 <= options.workers <= MOST_WORKERS:
@@ -69,7 +73,8 @@ class Asked:
         refuse_used_folder(options.out)
         return cls(
             choice, expectations, needs_of(options, places), places, options.expression, options.workers,
-            options.time_scale, options.deadline, options.out, tuple(options.sim_defect), options.allure,
+            options.time_scale, options.listener_port, options.deadline, options.out, tuple(options.sim_defect),
+            options.allure,
         )  # fmt: skip
 
 

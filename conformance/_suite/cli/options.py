@@ -97,6 +97,8 @@ def run_parser() -> Parser:
         "--deadline", type=float, metavar="MINUTES", help="stop observing so long after the target is up; what was not "
         "seen is not proven, clean-up (five minutes at most) and reports come then",
     )  # fmt: skip
+    parser.add_argument("--listener-port", type=int, default=0, metavar="N", help="the port of each node that the API "
+                        "server asks, so that a firewall can let it through (default: any free one)")  # fmt: skip
     add_nodes(parser)
     add_expectations(parser)
     add_images(parser)

@@ -89,7 +89,8 @@ async def _run(asked: Asked, target: Target, died: Callable[[], bool], display: 
         display.header(cluster, nodes, out)
 
         workloads = tuple(workload.load(name) for name in selected.workloads(judging))
-        plan = Plan(run_id, out, cluster, observed, workloads, asked.images, asked.time_scale, asked.needs.namespace)
+        plan = Plan(run_id, out, cluster, observed, workloads, asked.images, asked.time_scale, asked.needs.namespace,
+                    listener_port=asked.listener_port, api_server=api.url)  # fmt: skip
         display.duration(*worst_case(plan), asked.minutes)
         engine = Engine(api, plan, display.progress, died, say)
         try:

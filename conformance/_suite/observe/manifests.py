@@ -6,7 +6,9 @@ A documented sample keeps every field but those that ``prepare`` names: this is 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from conformance._suite import expiry
 from conformance._suite.facts import Scope
@@ -22,10 +24,15 @@ if TYPE_CHECKING:
     from conformance._suite.workload import Step
 
 
+LISTEN_SECONDS = 600
+"""How long a probe that listens stays, unless it is stopped: longer than a step's deadline."""
+
+
 def placeholders(work: Work, plan: Plan, stage: Stage, now: datetime) -> dict[str, str]:
     """
     The values of the placeholders of a manifest; ``now`` is the time by the server's clock.
     """
+    host, port = _own_address(plan.api_server)
     return {
         "run": plan.run_id,
         "nonce": work.nonce,
@@ -33,8 +40,22 @@ def placeholders(work: Work, plan: Plan, stage: Stage, now: datetime) -> dict[st
         "node": work.node.name if work.node else "",
         "image": BASE_IMAGE,
         "reap-before": str(expiry.ALL_HOURS if plan.reap_all else expiry.hour_of(now)),
+        "listener-port": str(plan.listener_port),
+        "listen-seconds": str(math.ceil(LISTEN_SECONDS * max(1, plan.time_scale))),
+        "api-host": host,
+        "api-port": port,
         **{f"marker.{name}": text for name, text in work.record["parameters"]["markers"].items()},
     }
+
+
+def _own_address(url: str) -> tuple[str, str]:
+    """
+    Host and port of the API server at a URL; empty where something before it takes a path of its own.
+    """
+    parts = urlsplit(url)
+    if not parts.hostname or parts.path.strip("/"):
+        return "", ""
+    return parts.hostname, str(parts.port or 443)
 
 
 def prepare(document: dict[str, Any], work: Work, step: Step, plan: Plan, stage: Stage) -> None:

@@ -43,6 +43,10 @@ class Plan:
     """Use this namespace, and those with -baseline and -restricted behind its name, which exist already."""
     reap_all: bool = False
     """Take away what runs left on the hosts even where it has not expired."""
+    listener_port: int = 0
+    """The port of each node that is asked from outside; 0 is any free one."""
+    api_server: str = ""
+    """The URL by which the suite itself reaches the API server."""
 
 
 @dataclass(slots=True)

@@ -202,6 +202,7 @@ class Container:
         self._view = view
         self.started_at = now()
         stdin = self._console(self.stdin, self._write) if self.spec.tty else self.stdin
+        self.job.process("conhost.exe").begin()  # Windows' own, for the first program's console
         self._init = asyncio.create_task(programs.start(view, path, line, self._process(path), stdin))
         self._init.add_done_callback(self._finish)
 
@@ -322,7 +323,7 @@ class Container:
             network=rules.network_of(host.network, self.spec.id),
             host_name=name,
             answers_echo=rules.answers_echo,
-            api_server=lambda: host.api_server,
+            api_server=host.api_server_at,
             language_mode=rules.language_mode,
             may_change_accounts=rules.may_change_accounts,
             list_users=rules.list_users,
@@ -425,6 +426,8 @@ class Container:
             self.exit_code = signed(task.result())
         for running in [*self._execs, *self._consoles]:
             running.cancel()
+        for process in list(self.job.processes):
+            process.end()
         self.finished_at = now()
         if not self.host.era.shim_since("0.12.0"):
             self._unread.clear()

@@ -13,7 +13,7 @@ from infra.simulated.model import files as paths
 from infra.simulated.model import runtime, spec
 from infra.simulated.model.accounts import Accounts
 from infra.simulated.model.container import Container
-from infra.simulated.model.errors import CreateError
+from infra.simulated.model.errors import CONNECTION_REFUSED, TIMED_OUT, CreateError, WindowsError
 from infra.simulated.model.files import FileSystem
 from infra.simulated.model.network import LOOPBACK, Network
 from infra.simulated.model.rules import Rules
@@ -33,7 +33,9 @@ class Host:
     ``deviations.DEVIATIONS`` that fit the era. ``processors`` is a count, ``memory`` bytes. Raises ValueError for a
     deviation that is unknown, does not fit, or collides with another.
 
-    The kubelet sets ``api_server``, which answers the processes' requests to the ``kubernetes`` service.
+    The kubelet sets ``api_server``, which answers the processes' requests to the ``kubernetes`` service and to
+    ``api_address``, the API server's own host and port. With ``service_unreachable`` nothing gets through to the
+    service, as on a node whose kube-proxy is not there (yet).
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class Host:
         self.accounts = Accounts(self.host_name[:15].upper(), name, self.rules.log_on_rights())
         self.network = Network((address, LOOPBACK), self.rules.find_listener)
         self.api_server: ApiServer | None = None
+        self.api_address = ("", 0)
+        self.service_unreachable = False
         self.containers: dict[str, Container] = {}
         self.starts: Counter[tuple[str, ...]] = Counter()
         """How often a container was to be started, by its name, command and arguments."""
@@ -77,6 +81,17 @@ class Host:
         "Pull" an image: its configuration. Raises ImageNotFound.
         """
         return spec.image(reference, self.era.windows_build)
+
+    def api_server_at(self, address: tuple[str, int], service: tuple[str, int]) -> ApiServer:
+        """
+        The API server, for a process that connects to a host and port; ``service`` is the service's. Raises
+        WindowsError 10060 or 10061.
+        """
+        if address == service and self.service_unreachable:
+            raise WindowsError(TIMED_OUT)
+        if self.api_server is None or address not in {service, self.api_address}:
+            raise WindowsError(CONNECTION_REFUSED)
+        return self.api_server
 
     def create(self, request: ContainerSpec) -> Container:
         """

@@ -20,7 +20,7 @@ LIMIT_KILL_ON_JOB_CLOSE = 0x2000
 CPU_RATE_ENABLE = 0x1
 CPU_RATE_HARD_CAP = 0x4
 
-MEMORY = {"cmd.exe": 4 * MIB, "powershell.exe": 70 * MIB}
+MEMORY = {"cmd.exe": 4 * MIB, "conhost.exe": 6 * MIB, "powershell.exe": 70 * MIB}
 """What a program commits by merely running, in bytes: rough, as seen in Task Manager; others take 2 MiB."""
 OTHER_MEMORY = 2 * MIB
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from infra.simulated.model import files as paths
 from infra.simulated.model.accounts import Accounts, Token, User
-from infra.simulated.model.errors import ACCESS_DENIED, CONNECTION_REFUSED, WindowsError
+from infra.simulated.model.errors import ACCESS_DENIED, WindowsError
 from infra.simulated.model.job import JobView, Process
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class Machine:
     network: Network
     host_name: str
     answers_echo: Callable[[Network, str], bool]
-    api_server: Callable[[], ApiServer | None]
+    api_server: Callable[[tuple[str, int], tuple[str, int]], ApiServer]
+    """What answers at an address, given the service's."""
     language_mode: Callable[[Token], str]
     may_change_accounts: Callable[[Token], bool]
     list_users: Callable[[Accounts], list[User]]
@@ -252,13 +253,11 @@ class View:
         self, method: str, host: str, port: int, path: str, headers: Mapping[str, str], body: bytes = b""
     ) -> tuple[int, bytes]:
         """
-        A request to the API server by the address of the ``kubernetes`` service: status and body. Raises WindowsError
-        10061 for any other address.
+        A request to the API server, by the address of the ``kubernetes`` service or by its own: status and body. Raises
+        WindowsError 10061 for any other address, 10060 where nothing comes through.
         """
-        service = (self.env.get("KUBERNETES_SERVICE_HOST", ""), self.env.get("KUBERNETES_SERVICE_PORT", "443"))
-        server = self.machine.api_server()
-        if server is None or (host, str(port)) != service:
-            raise WindowsError(CONNECTION_REFUSED)
+        service = (self.env.get("KUBERNETES_SERVICE_HOST", ""), int(self.env.get("KUBERNETES_SERVICE_PORT", "443")))
+        server = self.machine.api_server((host, port), service)
         return await server(method, path, headers, body)
 
     # Accounts.

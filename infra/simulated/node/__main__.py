@@ -14,6 +14,7 @@ import ssl
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -66,6 +67,9 @@ class Nodes:
             api = Api(self._config.api, client_context(self._config.ca, config.certificate, config.key), config.name)
             node = SimulatedNode(config, index, api, self._services)
             node.host.api_server = self._outside
+            own = urlsplit(self._config.api)
+            node.host.api_address = (own.hostname or "", own.port or 443)
+            node.host.service_unreachable = config.service_unreachable
             handler = web.Server(KubeletServer(node).handle, handler_cancellation=True, access_log=None)
             context = server_context(config, self._config.kubelet_client_ca)
             self._kubelets[config.address] = Kubelet(context, handler)

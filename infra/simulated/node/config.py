@@ -19,7 +19,8 @@ class ConfigError(Exception):
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """
-    One node: ``era`` is a name of the model's eras, ``address`` its InternalIP, ``deviations`` what is wrong with it.
+    One node: ``era`` is a name of the model's eras, ``address`` its InternalIP, ``deviations`` what is wrong with it;
+    with ``service_unreachable`` its processes do not reach the ``kubernetes`` service.
     """
 
     name: str
@@ -29,6 +30,7 @@ class NodeConfig:
     key: Path
     deviations: frozenset[str]
     taints: tuple[dict[str, str], ...]
+    service_unreachable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ def load(path: Path) -> Config:
                     key=Path(node["key"]),
                     deviations=frozenset(node.get("deviations", ())),
                     taints=tuple(node.get("taints", ())),
+                    service_unreachable=bool(node.get("serviceUnreachable")),
                 )
                 for node in data["nodes"]
             ),
