@@ -275,3 +275,29 @@ def test_a_listener_that_has_ended_refuses_nothing(state: dict[str, Any], expect
 def test_an_answered_ping_is_one() -> None:
     log = "Reply from 127.0.0.1: bytes=32 time<1ms TTL=128"
     assert judge("operation/ping-sample/answered", "run", log=log) == "green"
+
+
+MIXED = 'failed to generate container "x" spec: pod spec and all containers inside must have the HostProcess field set'
+DENIED = "failed to create user process token: failed to logon user: Access is denied.: unknown"
+ORDINARY = "failed to create shim task: hcs::CreateComputeSystem x: The parameter is incorrect."
+
+
+@pytest.mark.parametrize(
+    ("state", "host", "expected"),
+    [
+        (ended("Completed", exitCode=0), "WIN-1", "green"),
+        (ended("Completed", exitCode=0), "5f2a7c9e1b", "red"),
+        (waiting("CreateContainerError", MIXED), None, "red"),
+        (ended("StartError", ORDINARY), None, "red"),
+        (ended("StartError", DENIED), None, "other-refusal"),
+        (ended("StartError", TIMED_OUT), None, "runtime-trouble"),
+        (waiting("CreateContainerError", "in words that nobody knows"), None, "not-started"),
+        (ended("Completed", exitCode=0), None, "no-output"),
+    ],
+)
+def test_a_container_that_says_itself_that_it_is_a_host_process_container(
+    state: dict[str, Any], host: str | None, expected: str
+) -> None:
+    facts = {"hostName": host} if host else None
+    seen = {"container": "by-itself", "facts": facts, "state": state, "node": replace(NODE, machine_id="win-1")}
+    assert judge("operation/container-level/is-host-process", "start", **seen) == expected

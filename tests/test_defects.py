@@ -107,12 +107,7 @@ def test_every_requirement_that_is_judged_has_a_defect() -> None:
 
 
 # Of what is only expected, and fails no run.
-BREAK_NO_MUST = {
-    "host-name-of-its-own",
-    "host-port-not-reachable",
-    "no-user-logs-on-as-system",
-    "unknown-user-logs-on-as-system",
-}
+BREAK_NO_MUST = {"host-port-not-reachable", "no-user-logs-on-as-system", "unknown-user-logs-on-as-system"}
 
 
 @pytest.mark.parametrize("name", sorted(PAGES.defects))

@@ -398,6 +398,7 @@ def test_what_ends_a_run_is_explained_too(
 # What users read: on nodes that are wrong, and on those that are not.
 
 EXPECTED = {
+    "container-level-flag-lost": {"flags-of-pod-and-container-differ"},
     "image-user-preferred": {"log-on-failed"},
     "arguments-escaped-twice": {"quotes-doubled"},
     "containerd-is-not-the-system": {"containerd-is-not-the-system"},

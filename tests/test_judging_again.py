@@ -166,5 +166,5 @@ def test_a_node_on_which_nothing_binding_applies_is_an_error_in_junit_and_said_w
     assert f"Nothing binding applies to {WRONG}." in run.output.splitlines()[-2]
     assert "nothing binding applies: holds since containerd 1.6; holds since containerd 1.7.0-alpha.1" in run.output
     junit = (run.out / "junit.xml").read_text(encoding="utf-8")
-    assert 'errors="2"' in junit
-    assert '<error message="nothing binding applies: holds since containerd 1.6' in junit
+    # Besides what an older recording cannot show.
+    assert junit.count('<error message="nothing binding applies: holds since containerd 1.6') == 1

@@ -816,7 +816,13 @@ def test_a_refused_bind_leaves_nothing_behind() -> None:
 
 def test_what_has_no_rule_is_the_kubelets() -> None:
     theirs = {name for name, deviation in DEVIATIONS.items() if not deviation.replaces}
-    assert theirs == {"pod-ip-from-cni", "config-map-not-mounted", "token-not-mounted", "token-garbled"}
+    assert theirs == {
+        "container-level-flag-lost",
+        "pod-ip-from-cni",
+        "config-map-not-mounted",
+        "token-not-mounted",
+        "token-garbled",
+    }
     assert set(CHANGES) == set(DEVIATIONS) - theirs - {"containerd-is-not-the-system"}
     assert node("1.7", "token-garbled").deviates("token-garbled")
     assert not node("1.7").deviates("token-garbled")

@@ -4,7 +4,7 @@ A HostProcess container knows its machine by the machine's own name.
 
 from __future__ import annotations
 
-from conformance import Containerd, Defect, Level, Observation, Requirement, Unknown, check
+from conformance import Containerd, Level, Observation, Requirement, Unknown, check
 
 IS_THE_NODES = Requirement(
     "network/host-name/is-the-nodes",
@@ -35,10 +35,3 @@ def test_the_host_name_is_the_nodes(observation: Observation) -> None:
     """
     seen, machine = observation.step("listen").probe("listener")["hostName"], observation.node.machine_id
     assert on_the_machine(seen, machine), f"{seen!r} is not the kubelet's {machine!r}"
-
-
-HOST_NAME_OF_ITS_OWN = Defect(
-    "host-name-of-its-own",
-    "A container is given a host name of its own, as one that is isolated has.",
-    breaks=[IS_THE_NODES],
-)

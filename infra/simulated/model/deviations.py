@@ -300,6 +300,10 @@ DEVIATIONS = {
             "The container is in a network compartment of its own and sees none of the host's interfaces.",
             replaces={"network_of": _own_compartment},
         ),
+        Deviation(
+            "container-level-flag-lost",
+            "The sandbox is a HostProcess one only where the pod itself says so, not where a container does.",
+        ),
         Deviation("pod-ip-from-cni", "The pod's IP is one of the pod network, not the node's."),
         Deviation(
             "host-port-not-reachable",

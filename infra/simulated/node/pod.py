@@ -528,7 +528,9 @@ class Pod:
             env=tuple(environment.items()),
             user=merged.user or image.user or None,
             host_process=merged.host_process,
-            pod_host_process=spec.pod_host_process(self._spec),
+            pod_host_process=spec.pod_host_process(
+                self._spec, of_containers=not self._node.host.deviates("container-level-flag-lost")
+            ),
             mounts=tuple(mounts),
             memory_limit=spec.memory_limit(container),
             cpu_maximum=spec.cpu_maximum(container, self._node.host.processors),

@@ -98,10 +98,13 @@ def all_containers(pod_spec: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]
     ]
 
 
-def pod_host_process(pod_spec: dict[str, Any]) -> bool:
+def pod_host_process(pod_spec: dict[str, Any], *, of_containers: bool = True) -> bool:
     """
-    Whether the sandbox is a HostProcess one: any container is.
+    Whether the sandbox is a HostProcess one: any container is. Without ``of_containers`` only what the pod itself says
+    counts, as for the kubelets before kubernetes#110140.
     """
+    if not of_containers:
+        return security(pod_spec, {}).host_process
     return any(security(pod_spec, container).host_process for _, container in all_containers(pod_spec))
 
 
