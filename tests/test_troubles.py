@@ -34,7 +34,7 @@ def left_open(run: Finished, node: str) -> dict[str, str]:
     Why a node's rows that were selected are not proven, by requirement.
     """
     found = [one for one in run.verdict["results"] if (one["node"], one["verdict"]) == (node, "not-proven")]
-    return {one["requirement"]: one["reason"] for one in found if one["reasonCode"] != "deselected"}
+    return {one["requirement"]: one["reason"] for one in found if one["reasonCode"] != "not-selected"}
 
 
 def step(run: Finished, node: str, workload: str, name: str) -> dict[str, Any]:
