@@ -403,8 +403,11 @@ EXPECTED = {
     "arguments-escaped-twice": {"quotes-doubled"},
     "containerd-is-not-the-system": {"containerd-is-not-the-system"},
     "host-path-not-bound": {"file-system-driver-refuses-the-bind"},
+    "log-on-locally-denied": {"log-on-right-missing"},
+    "password-policy-refuses": {"group-account-not-made"},
+    "log-on-out-of-resources": {"machine-out-of-resources"},
 }
-"""The hints on a node with a defect; on all others none."""
+"""The hints on a node with a defect or in trouble; on all others none."""
 
 
 @pytest.mark.cluster
@@ -452,7 +455,7 @@ def test_each_defect_has_the_expected_hint_or_none(matrix: Matrix) -> None:
         if "hint" in result:
             assert result["verdict"] in {"non-conformant", "not-proven"}
             named[result["node"]].add(result["hint"])
-    expected = {matrix.wrong[defect]: names for defect, names in EXPECTED.items()}
+    expected = {(matrix.wrong | matrix.troubled)[name]: hints for name, hints in EXPECTED.items()}
     assert named == {**expected, matrix.faithful["1.7-no-bind-filter"]: {"no-bind-filter"}}
 
 

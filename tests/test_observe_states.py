@@ -68,13 +68,18 @@ class Kubelet:
     asked: list[dict[str, str]] = field(default_factory=list)
     stays: bool = False
     """Whether a log that is followed never ends."""
+    late: float = 0
+    """How many seconds an answer takes."""
 
     async def stream(self, _: str, query: dict[str, str], **__: Any) -> AsyncIterator[bytes]:
         self.asked.append(query)
+        await asyncio.sleep(self.late)
         text = self.logs.pop(0) if len(self.logs) > 1 else self.logs[0]
         if text == "refused":
             raise RefusedError("GET log", Answer(400, "is waiting to start"))
         yield text.encode()
+        if "follow" not in query:
+            return
         if self.stays:
             await asyncio.sleep(60)
         asyncio.get_running_loop().call_later(0.01, self.show_next)
@@ -123,6 +128,15 @@ def kubelet_of(*states: dict[str, Any], **more: Any) -> Kubelet:
 def test_a_sample_that_ends_again_and_again_has_failed() -> None:
     kubelet = kubelet_of(pod(RUNNING), pod(FAILED), pod(RUNNING, FAILED), pod(BACK_OFF, FAILED))
     wait_for(SETTLED, kubelet, later=(0.02, 0.04, 0.06))
+    assert kubelet.seen.pod_of("p", "node") == pod(BACK_OFF, FAILED)
+
+
+def test_a_sample_that_has_ended_is_not_taken_for_one_that_runs_where_every_answer_is_late() -> None:
+    """
+    Neither the status nor the log says for longer than ``stable`` that it has ended.
+    """
+    kubelet = kubelet_of(pod(RUNNING), pod(BACK_OFF, FAILED), late=3 * SETTLED.stable)
+    wait_for(SETTLED, kubelet)
     assert kubelet.seen.pod_of("p", "node") == pod(BACK_OFF, FAILED)
 
 

@@ -97,10 +97,12 @@ class _Place:
 
     def first_hint(self, entries: Iterable[Hint], result: Result) -> Hint | None:
         """
-        The first entry that fits a result.
+        The first entry that fits a result; what was the machine's trouble is explained by entries about trouble alone.
         """
         for hint in entries:
             if hint.trouble and result.verdict is not Verdict.NOT_PROVEN:
+                continue
+            if result.reason_code == "runtime-trouble" and not hint.trouble:
                 continue
             if self.meets(hint.when) and self._found(hint, result) and (not hint.every or self._in_every_pod(hint)):
                 return hint

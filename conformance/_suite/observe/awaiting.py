@@ -30,6 +30,8 @@ IMAGE_SECONDS = 60
 """For how long an image that cannot be pulled is tried before the kubelet is believed."""
 SIMULATED_SETTLING = 0.3
 """The part of a step's ``stable`` time that a simulated kubelet, which reports at once, is given."""
+ANSWERS = 10
+"""So many answers of a kubelet's fit into the time in which a container is to run undisturbed."""
 STATUS_SECONDS = 5
 """By how much the status of a container that has ended may come later than what its end causes."""
 LOG_WINDOW = 4096
@@ -170,16 +172,21 @@ class Awaiting:
     async def _undisturbed(self, pod: Mapping[str, Any], seconds: float) -> bool:
         """
         Whether every container runs on for so long. The kubelet ends a log that is followed when its container ends;
-        the pod's status says it later, on a busy node much later.
+        the pod's status says it later, on a busy node much later. Where the way to the kubelet is slow, it is waited
+        for several times as long as one answer takes: a log that is not there yet has not ended either.
         """
+        names = [container["name"] for container in pod["spec"]["containers"]]
 
-        async def follow(name: str) -> None:
-            query = {"container": name, "follow": "true", "tailLines": "1"}
+        async def read(name: str, **more: str) -> None:
+            query = {"container": name, "tailLines": "1", **more}
             with contextlib.suppress(TryAgainError, RefusedError):
                 async for _ in self.cluster.stream(log_path(pod), query, silence=3600):
                     pass
 
-        follows = [asyncio.create_task(follow(container["name"])) for container in pod["spec"]["containers"]]
+        asked = asyncio.get_running_loop().time()
+        await read(names[0])
+        seconds = max(seconds, ANSWERS * (asyncio.get_running_loop().time() - asked))
+        follows = [asyncio.create_task(read(name, follow="true")) for name in names]
         try:
             ended, _ = await asyncio.wait(follows, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
