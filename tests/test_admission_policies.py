@@ -174,7 +174,7 @@ def test_a_policys_refusal_is_not_taken_for_validations(matrix: Matrix, tmp_path
         refusing("no-probes", PODS, "!object.metadata.name.startsWith('job-limits')", "no such pod"),
     )
     with in_force(matrix, tmp_path, *policies):
-        seen = run(matrix, tmp_path, "-k", "admission")
+        seen = run(matrix, tmp_path, "-k", "mixed_pods or host_network_has")
     assert seen.red(None) == set()
     refused = {one["requirement"] for one in seen.verdict["results"] if one["reasonCode"] == "other-refusal"}
     validation = {"host-network/required", "mixed-pods/refused", "mixed-pods/values-agree"}
