@@ -129,7 +129,7 @@ def test_no_user(none: object, expected: str) -> None:
     assert verdict(no_user, observed(refused_accounts=[step("log-on", containers)])) == expected
 
 
-OWN, ADMINISTRATOR, GROUP, MADE = (f"{MACHINE}-{rid}" for rid in (1005, 500, 1001, 1002))
+OWN, ADMINISTRATOR, GROUP, MADE, OTHER = (f"{MACHINE}-{rid}" for rid in (1005, 500, 1001, 1002, 1000))
 RIGHTS = {"allowed": ["S-1-5-32-544", "S-1-5-32-545"], "denied": ["S-1-5-32-546"]}
 NOT_GRANTED = PREFIX + "failed to logon user: Logon failure: the user has not been granted the requested logon type: x"
 TOO_SHORT = PREFIX + "failed to create local account: The password does not meet the password policy requirements.: x"
@@ -172,6 +172,7 @@ LEFT = [ADMINISTRATOR, MADE]
         (MEMBER, "x", "green", "users-not-whole"),
         (MEMBER, [MADE], "green", "users-not-whole"),
         (MEMBER, [ADMINISTRATOR], "green", "users-not-whole"),
+        (MEMBER, [ADMINISTRATOR, OTHER], "green", "users-not-whole"),
         ({"sid": ADMINISTRATOR, "groups": [GROUP]}, LEFT, "red", "no-account-made"),
         ({"sid": "S-1-5-18", "groups": [GROUP]}, LEFT, "red", "no-account-made"),
         ({"sid": "S-1-5-21-4-5-6-1005", "groups": [GROUP]}, LEFT, "red", "no-account-made"),
@@ -188,6 +189,15 @@ LEFT = [ADMINISTRATOR, MADE]
 def test_the_account_of_a_group(member: object, left: object, account: str, gone: str) -> None:
     seen = local_accounts(member, left)
     assert (verdict(group_gets_an_account, seen), verdict(account_is_gone, seen)) == (account, gone)
+
+
+def test_accounts_of_other_pods_come_and_go() -> None:
+    """
+    The suite's own user tells that the list is whole; where none could be made, everybody who was there before does.
+    """
+    for user, gone in ({"sid": MADE}, "green"), ({"sid": None}, "users-not-whole"):
+        seen = local_accounts(MEMBER, LEFT, localUsers=[ADMINISTRATOR, OTHER], user=user)
+        assert verdict(account_is_gone, seen) == gone
 
 
 def test_a_list_of_users_before_that_is_not_whole_proves_nothing() -> None:
