@@ -58,6 +58,7 @@ def _said(capsys: pytest.CaptureFixture[str]) -> str:
         (["--listener-port", "-1"], "--listener-port must be a port"),
         (["--listener-port", "65536"], "1 to 65535"),
         (["--listener-port", "http"], "--listener-port"),
+        (["--listener-port", "10250"], "is the kubelet's own"),
         (["--time-scale", "inf"], "must be more than 0"),
         (["--deadline", "0"], "must be a number of minutes, more than 0"),
         (["--deadline", "inf"], "must be a number of minutes, more than 0"),

@@ -7,11 +7,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from conformance._suite import evidence
+from conformance._suite.errors import Unknown
 from conformance._suite.facts import ClusterFacts, NodeFacts
+from conformance._suite.judge import plugin
 from conformance._suite.judge.matrix import Selected, pages, whole
 from conformance._suite.judge.outcome import result_from_json, result_to_json
 from conformance._suite.judge.pytest_run import about_the_run, complete
 from conformance._suite.judging import Judging
+from conformance._suite.observation import Evidence
 from conformance._suite.requirement import Level
 from conformance._suite.result import NODE_SHOWN, NODE_TESTED, Result, Verdict
 
@@ -73,6 +79,29 @@ def test_what_can_only_be_unknown_is_not_observed() -> None:
     assert whole(both).workloads(both) == whole(replace(both, nodes=NODES[:1])).workloads(both)
     alone = replace(both, nodes=(blind,))
     assert whole(alone).workloads(alone) == ["admission"]
+
+
+@pytest.mark.parametrize(
+    ("says", "agrees"),
+    [
+        ("containerd github.com/containerd/containerd v1.6.39 0123abc", False),
+        ("containerd github.com/containerd/containerd/v2 v2.0.7+azure 0123abc", True),
+        ("containerd github.com/containerd/containerd/v2 v2.0.0+unknown", True),
+        (None, True),
+    ],
+)
+def test_a_version_that_containerd_itself_denies_gates_nothing(
+    monkeypatch: pytest.MonkeyPatch, says: str | None, agrees: bool
+) -> None:
+    data = {"steps": [{"probe": {"reader": {"containerdVersion": says}}}]}
+    monkeypatch.setattr(evidence, "load", lambda *_: Evidence(data))
+    node = replace(NODES[1], container_runtime="containerd://abcdef0.m", stated_containerd="2.0")
+    judging = Judging(Path(), "r", "", ClusterFacts("existing", "v1.37.2", simulated=False), (node,))
+    if agrees:
+        plugin._compare_stated(judging, node)
+    else:
+        with pytest.raises(Unknown, match=r"containerd 2\.0 is stated, and containerd\.exe says 1\.6\.39"):
+            plugin._compare_stated(judging, node)
 
 
 def test_a_result_travels_unchanged() -> None:

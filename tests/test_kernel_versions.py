@@ -148,6 +148,8 @@ def test_a_stated_version_stands_in_for_one_that_cannot_be_read() -> None:
         ("containerd-shim-runhcs-v1 version 0.11.7", "0.11.7"),
         ("containerd-shim-runhcs-v1.exe version 0.12.0-rc.1\ncommit: abc\nspec: 1.0.2", "0.12.0-rc.1"),
         ("shim:\n  Version:  v1.7.28\n", "1.7.28"),
+        ("containerd github.com/containerd/containerd/v2 v2.3.4 0123abc", "2.3.4"),
+        ("containerd-shim-runhcs-v1 version spec: 1.2.0", None),
         ("containerd-shim-runhcs-v1.exe version \ncommit: abc\nspec: 1.0.2", None),
         (None, None),
     ],

@@ -69,7 +69,7 @@ def test_nodes_that_the_user_leaves_out_are_not_missed() -> None:
     assert names(chosen) == ["a", "older"]
     assert chosen.problems == ()
     assert chosen.untested == {}
-    assert "left out by --leave-out: 3 nodes (b, cordoned, down)" in chosen.left_out
+    assert "by --leave-out: 3 nodes (b, cordoned, down)" in chosen.left_out
     (problem,) = choose(POOL, Choice(leave_out=("nobody",))).problems
     assert problem.startswith("no node is called nobody — the Windows nodes are: a, b,")
 

@@ -23,7 +23,7 @@ _VERSION = re.compile(
     r"(?:\+(?P<metadata>[0-9A-Za-z.+~_-]*))?"
 )
 _STAGES = ("alpha", "beta", "rc")
-_SAID = re.compile(r"\bversion:?[ \t]+v?(\d+\.\d+\S*)", re.IGNORECASE)
+_SAID = re.compile(r"(?:\bversion:?[ \t]+v?|[ \t]v)(\d+\.\d+\S*)", re.IGNORECASE)
 _BOUND = re.compile(r"(>=|<)(\S+)")
 _BUILD = re.compile(r"\d{1,9}(\.\d{1,9})*")
 _WINDOWS_10 = "10.0."

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LARGEST_TIME_SCALE = 100
 MOST_WORKERS = 64
+KUBELET_PORT = 10250
 LARGEST_PORT = 65535
 
 
@@ -61,6 +62,8 @@ class Asked:
             raise UsageError("--deadline must be a number of minutes, more than 0")
         if not 0 <= options.listener_port <= LARGEST_PORT:
             raise UsageError(f"--listener-port must be a port: 1 to {LARGEST_PORT}, or 0 for any free one")
+        if options.listener_port == KUBELET_PORT:
+            raise UsageError(f"--listener-port {KUBELET_PORT} is the kubelet's own", "name another one")
         if sys.flags.optimize:
             raise UsageError("python -O takes the assertions out of the checks", "run without -O and PYTHONOPTIMIZE")
         if not 0 <= options.workers <= MOST_WORKERS:

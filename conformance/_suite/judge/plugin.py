@@ -25,10 +25,12 @@ from conformance._suite.report.allure import allure_labels
 from conformance._suite.requirement import excluded_by
 from conformance._suite.result import CLUSTER
 from conformance._suite.verdict import merge
+from conformance._suite.versions import meets, said_version
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from conformance._suite.facts import NodeFacts
     from conformance._suite.result import Result
 
 _PROPERTY = "hostprocess-conformance"
@@ -121,6 +123,8 @@ def observation(request: pytest.FixtureRequest) -> Observation:
     if check is None:
         raise Unknown(f"{request.node.nodeid} decides no requirement", "check-broken")
     node = judging.by_name.get(request.param)
+    if node and node.stated_containerd:
+        _compare_stated(judging, node)
     if excluded := excluded_by(check.requirement, node or judging.cluster):
         request.node.stash[_STATED] = excluded
         pytest.skip(excluded)
@@ -129,6 +133,20 @@ def observation(request: pytest.FixtureRequest) -> Observation:
         loaded = workload.load(name)
         found[name] = evidence.load(judging, loaded, node if loaded.scope is Scope.NODE else None)
     return Observation(found, judging.cluster, node)
+
+
+def _compare_stated(judging: Judging, node: NodeFacts) -> None:
+    """
+    Raise Unknown where containerd.exe itself says another version than the user stated: no gate can be trusted then.
+    """
+    try:
+        facts = evidence.load(judging, workload.load("node-facts"), node).data["steps"][0]["probe"]["reader"]
+        found = said_version((facts or {}).get("containerdVersion"))
+    except Unknown:
+        return
+    if not meets(str(found), str(node.stated_containerd)):
+        reason = f"containerd {node.stated_containerd} is stated, and containerd.exe says {found}"
+        raise Unknown(f"{reason}: leave --containerd-version away, or state what runs", "stated-otherwise")
 
 
 @pytest.hookimpl(tryfirst=True)

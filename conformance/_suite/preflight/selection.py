@@ -140,7 +140,7 @@ def _left_out(item: Mapping[str, Any], choice: Choice, selected: Collection[str]
     if (system := _os(item)) != "windows":
         return f"not Windows but {system}" if system else f"without the label {OS_LABEL}"
     if _name(item) in choice.leave_out:
-        return "left out by --leave-out"
+        return "by --leave-out"
     if choice.names and _name(item) not in choice.names:
         return "not named by --node"
     if selected is not None and _name(item) not in selected:
