@@ -182,8 +182,8 @@ def test_a_run_that_is_out_of_time_ends_cleanly_and_is_partial(matrix: Matrix, t
         "--deadline", "0.1",
     )  # fmt: skip
     assert run.code == 4, run.output
-    assert "the nodes are clean again at worst in " in run.output
-    assert "--deadline ends it after 0.1" in run.output
+    assert "observing, clean-up included, takes " in run.output
+    assert "--deadline ends it after 0.1 minutes" in run.output
     (note,) = run.verdict["notes"]
     assert note == "ended by --deadline after 0.1 minutes; what had not been seen by then is not proven"
     assert f"Note: {note}" in run.output

@@ -158,6 +158,8 @@ def test_evidence_that_is_not_what_the_report_was_made_from_is_refused(tmp_path:
     assert evidence.load(_judging(tmp_path, digests=digests), WORKLOAD, NODE).data
     path.write_text(path.read_text().replace('"a": 1', '"a": 2'))
     assert _code(tmp_path, digests=digests) == "evidence-altered"
+    path.unlink()
+    assert _code(tmp_path, digests=digests) == "evidence-altered"
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", "\x00", "[" * 100_000])

@@ -123,6 +123,10 @@ def load(judging: Judging, workload: Workload, node: NodeFacts | None) -> Eviden
         content = (judging.out / path).read_bytes()
         data = json.loads(content)
     except FileNotFoundError:
+        if path.as_posix() in (judging.digests or {}):
+            raise Unknown(
+                f"the evidence of {workload.name} is gone since the report was made", "evidence-altered"
+            ) from None
         raise Unknown(f"there is no evidence of {workload.name}: it was not observed", "not-observed") from None
     except (OSError, ValueError, RecursionError) as error:
         raise Unknown(f"{path.name} of {workload.name} is not readable: {error}", "evidence-malformed") from error

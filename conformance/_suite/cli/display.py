@@ -74,9 +74,11 @@ class Display:
         """
         Say when the run is over at worst; ``worst`` and ``pulling`` are seconds.
         """
-        when = f"at worst in {worst / 60:.0f} minutes, {pulling / 60:.0f} later where images are slow to pull"
-        ends = "--deadline MINUTES ends it sooner" if minutes is None else f"--deadline ends it after {minutes:g}"
-        self.say(f"the nodes are clean again {when}; {ends}")
+        longest = f"{worst / 60:.0f} minutes at worst, and {pulling / 60:.0f} more where images are slow to pull"
+        ends = (
+            "--deadline MINUTES ends it sooner" if minutes is None else f"--deadline ends it after {minutes:g} minutes"
+        )
+        self.say(f"observing, clean-up included, takes {longest}; {ends}")
 
     def progress(self, progress: Progress) -> None:
         """

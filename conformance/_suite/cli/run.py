@@ -99,7 +99,7 @@ async def _run(asked: Asked, target: Target, died: Callable[[], bool], display: 
             timings.counts |= {"nodes": len(observed), "pods": engine.pods, "requests": api.requests}
             with timings.phase("judge"):
                 run = judge(judging, selected, out, started=started, workers=asked.workers,
-                            interrupted=end is End.INTERRUPTED, defects=asked.defects, notes=_notes(end, asked),
+                            interrupted=end is End.INTERRUPTED, defects=asked.defects, notes=_notes(end, asked, engine),
                             allure=asked.allure)  # fmt: skip
             with deferred(lambda: say("the verdict is there; writing the reports")):
                 write_all(run, say, timings, allure=asked.allure)
@@ -124,10 +124,13 @@ class End(Enum):
     INTERRUPTED = auto()
 
 
-def _notes(end: End, asked: Asked) -> tuple[str, ...]:
+def _notes(end: End, asked: Asked, engine: Engine) -> tuple[str, ...]:
     if end is not End.OUT_OF_TIME:
-        return ()
-    return (f"ended by --deadline after {asked.minutes:g} minutes; what had not been seen by then is not proven",)
+        return tuple(engine.remarks)
+    return (
+        *engine.remarks,
+        f"ended by --deadline after {asked.minutes:g} minutes; what had not been seen by then is not proven",
+    )
 
 
 async def observe(

@@ -43,6 +43,7 @@ def up(arguments: Sequence[str]) -> int:
         kubeconfig = cluster.up(cluster.parse_nodes(options.sim_nodes), display.say, options.control_plane_bin)
         display.say(f"the simulated nodes have {workload.BASE_IMAGE}")
         display.say("and mcr.microsoft.com/windows/nanoserver:ltsc2019 (Windows Server 2019), :ltsc2022 (later ones)")
+    display.say("`nox -s down` takes it away")
     print(f"export KUBECONFIG={kubeconfig}")
     return 0
 

@@ -71,6 +71,8 @@ class Engine:
         self._say = say
         self._node_uids = {node.name: node.uid for node in plan.nodes}
         self.cleaning_up = False
+        self.remarks: list[str] = []
+        """What was said that a reader of the reports has to know as well."""
         self.going: list[Going] = []
         """What was asked to go; ``left_behind`` waits for it."""
 
@@ -149,11 +151,17 @@ class Engine:
         place = {node.name: number for number, node in enumerate(self._plan.nodes, 1)}
         return sorted(found, key=lambda one: 0 if one.node is None or one.workload.shared else place[one.node.name])
 
+    def _remark(self, line: str) -> None:
+        self.remarks.append(line)
+        self._say(line)
+
     async def _look_inside(self, namespaces: Mapping[str, str]) -> None:
         cluster, plan = self._cluster, self._plan
         needs = Needs(pod_security="baseline" in namespaces, image=plan.images.resolve(BASE_IMAGE))
         asked = list(trials(plan, self._stage, cluster.now()))
-        problems = await look_inside(cluster, namespaces, asked, needs, self._say, server=plan.cluster.server_version)
+        problems = await look_inside(
+            cluster, namespaces, asked, needs, self._remark, server=plan.cluster.server_version
+        )
         if problems:
             raise TargetError(told(problems))
 
@@ -169,7 +177,7 @@ class Engine:
                 line = f"{node}: {work.trouble}"
                 own = pod_status.status_of(work.record["steps"][0]["kubernetes"]["pod"], _REAP) or {}
                 if pod_status.image_trouble({"status": {"containerStatuses": [own]}}) is None:
-                    self._say(f"{line}; what needs it is not proven. {_ELSEWHERE}")
+                    self._remark(f"{line}; what needs it is not proven. {_ELSEWHERE}")
                 else:
                     problems.append(f"{line} — `nox -s images` lists what is needed; {_ELSEWHERE}")
             if work.trouble and work.trouble.code == "log-unreadable":
@@ -184,13 +192,13 @@ class Engine:
                 pod = step["kubernetes"]["pod"]
                 skew = clock_skew(pod, self._cluster.now()) if pod else None
                 if skew is not None and (notice := clock_notice(node, skew)):
-                    self._say(notice)
+                    self._remark(notice)
                 for line in _reaped(step["probe"]):
                     self._say(f"{node}: {line}")
         if problems or (no_pod and len(no_pod) == len(self._plan.nodes)):
             raise TargetError(told([*problems, *no_pod]))
         for line in no_pod:
-            self._say(f"{line}; its rows are not proven, the other nodes go on")
+            self._remark(f"{line}; its rows are not proven, the other nodes go on")
 
     async def _run_all(self, work: list[Work], watches: list[asyncio.Task[None]], *, keep: bool = False) -> None:
         """
