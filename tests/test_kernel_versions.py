@@ -60,6 +60,25 @@ def test_a_vendors_suffix_makes_no_difference(vendor: str, release: str) -> None
     assert meets(vendor.format(release), release.rpartition(".")[0])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1.7.0-rc.1", "1.7.0-rc.1.gke.2", "1.7.0-rc_1", "1.7.0_rc1", "1.7.0-RC1", "1.7.0.RC1", "1.7.0-Rc.1-1",
+        "1.7.0-rc1eks", "1.7.0-1.rc1.el9", "1.7.0-0.1.rc1.fc38", "1.7.0~rc1~ds1", "1.7.0-rc.1_k3s1",
+        "v1.7.0-rc.1.gke.2+azure",
+    ],
+)  # fmt: skip
+def test_a_vendors_suffix_makes_no_release_of_a_candidate(text: str) -> None:
+    found = Version.parse(text)
+    assert found == Version.parse("1.7.0-rc.1")
+    assert found.pre_release
+    assert not meets(text, "1.7")
+
+
+def test_a_candidate_of_a_moment_is_none_of_a_release() -> None:
+    assert Version.parse("1.7.0-rc.20230411123456") < Version.parse("1.7.0")
+
+
 def test_a_file_version_has_four_parts() -> None:
     assert Version.parse("1.7.28.0") == Version.parse("1.7.28")
     assert Version.parse("10.0.20348.2700") > Version.parse("10.0.20348")
@@ -69,7 +88,8 @@ def test_a_file_version_has_four_parts() -> None:
     "text",
     [
         None, "", "docker", "1", "1.x", "latest", "main", "Unknown", "2.0.0+unknown", "abcdef0", "abcdef0.m", "1234567",
-        "1234567.m", "1abc234", "1abc234.m", "1.7.x", "v", "1.7.",
+        "1234567.m", "1abc234", "1abc234.m", "1.7.x", "v", "1.7.", "1.7.x-rc.1",
+        "0.0.0", "0.0.0-dev", "v0.0.0-master+abcdef0",
     ],
 )  # fmt: skip
 def test_unreadable(text: str | None) -> None:

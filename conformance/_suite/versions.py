@@ -16,10 +16,12 @@ from conformance._suite.facts import ClusterFacts, NodeFacts
 
 _VERSION = re.compile(
     r"v?(?P<numbers>\d{1,9}(?:\.\d{1,9})*)(?P<suffix>"
-    r"(?:[-~.]?(?P<stage>alpha|beta|rc)(?:[-.]?(?P<pre>\d{1,9}(?:\.\d{1,9})*))?(?![0-9a-z]))?"
+    # Also where RPM writes it, `-0.1.rc1.el9`, and whatever a vendor puts behind it, `-rc.1.gke.2`.
+    r"(?:(?:[-~._]|-(?:\d{1,9}\.)+)?(?P<stage>(?i:alpha|beta|rc))"
+    r"(?:[-._]?(?P<pre>\d{1,99}(?:\.\d{1,99})*)|(?![0-9a-z])))?"
     # `git describe`: so many commits after that tag, and `.m` for a tree that was changed.
     r"(?:-(?P<commits>\d{1,9})-g[0-9a-f]{3,40})?"
-    r"(?:\.m|[-~A-Za-z][0-9A-Za-z.~_-]*)?)"
+    r"(?:\.m|(?(stage)[-~._A-Za-z]|[-~A-Za-z])[0-9A-Za-z.~_-]*)?)"
     r"(?:\+(?P<metadata>[0-9A-Za-z.+~_-]*))?"
 )
 _STAGES = ("alpha", "beta", "rc")
@@ -47,7 +49,8 @@ class Version:
     def parse(cls, text: str | None) -> Version:
         """
         Read ``1.7``, ``v1.37.2-gke.100`` or ``2.3.0-beta.0+azure``. Raises Unknown for anything else, such as a bare
-        commit, ``main`` or ``2.0.0+unknown``, which is what containerd's source says of itself.
+        commit, ``main``, or what a source says of itself that is built without a tag: ``2.0.0+unknown``,
+        ``v0.0.0-master``.
         """
         version = _read(text)
         if version is None or len(version.numbers) < 2:
@@ -75,10 +78,12 @@ def _read(text: str | None) -> Version | None:
     numbers, pre = (tuple(int(part) for part in (found[name] or "").split(".") if part) for name in ("numbers", "pre"))
     if len(numbers) < 2 and found["suffix"]:
         return None  # the beginning of a commit
+    if not any(numbers):
+        return None  # no release, but a source that is built without a tag
     significant = numbers
-    while significant and significant[-1] == 0:
+    while significant[-1] == 0:
         significant = significant[:-1]
-    stage = _STAGES.index(found["stage"]) if found["stage"] else len(_STAGES)
+    stage = _STAGES.index(found["stage"].lower()) if found["stage"] else len(_STAGES)
     return Version((significant, stage, pre, int(found["commits"] or 0)), numbers, found["suffix"])
 
 
