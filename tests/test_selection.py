@@ -121,6 +121,20 @@ def test_a_node_that_says_nothing_of_itself_is_missed() -> None:
         assert chosen.untested[name] == "says nothing of its capacity or its software"
 
 
+@pytest.mark.parametrize("label", [None, "linux"])
+@pytest.mark.parametrize("by", ["status", "label"])
+def test_a_windows_node_without_the_label_is_missed(label: str | None, by: str) -> None:
+    odd = node("odd", os=label, labels={"beta.kubernetes.io/os": "windows"} if by == "label" else {})
+    if by == "status":
+        odd["status"]["nodeInfo"]["operatingSystem"] = "windows"
+    chosen = choose([*POOL, odd], Choice())
+    assert names(chosen) == ["a", "b", "older"]
+    assert chosen.untested["odd"] == "a Windows node without the label kubernetes.io/os=windows"
+    (problem,) = choose([*POOL, odd], Choice(names=("odd",))).problems
+    assert problem.startswith("node odd cannot be tested: a Windows node without the label")
+    assert choose([*POOL, odd], Choice(leave_out=("odd", "cordoned", "down"))).untested == {}
+
+
 def test_the_number_of_nodes_is_expected_too() -> None:
     (line,) = breaches(Expectations(nodes=2), "v1.34.0", [])
     assert line.startswith("--expect-nodes 2 is not met: there are 0")
@@ -237,10 +251,12 @@ def test_a_breach_names_every_node_and_what_it_has() -> None:
     ]
     found = breaches(Expectations("1.7.28", "20348.2700", "1.33"), "v1.34.0", nodes)
     assert [problem.partition(" — ")[0] for problem in found] == [
-        "--expect-containerd 1.7.28 is not met: old has 1.6.21, docker has docker://20.10.9",
+        "--expect-containerd 1.7.28 is not met: old has 1.6.21+azure, docker has docker://20.10.9",
         "--expect-build 20348.2700 is not met: docker has 17763.6293",
         "--expect-kubernetes 1.33 is not met: the API server has v1.34.0, old has v1.32.1",
     ]
+    (line,) = breaches(Expectations("2.0"), "v1.34.0", [facts("untagged", "containerd://v2.0.0+unknown")])
+    assert line.startswith("--expect-containerd 2.0 is not met: untagged has v2.0.0+unknown")
     assert breaches(Expectations(), "v1.34.0", nodes) == []
     assert breaches(Expectations("1.7", "20348", "1.33.4"), "v1.33.4", nodes[:1]) == []
 

@@ -52,4 +52,4 @@ class ClusterFacts:
     left_out: tuple[str, ...] = ()
     """Which nodes the user left out, or are no Windows nodes, and why, in a line for each reason."""
     untested: dict[str, str] = field(default_factory=dict)
-    """The other nodes that are not tested, by name, and why: not ready, cordoned, or mute."""
+    """The other nodes that are not tested, by name, and why: not ready, cordoned, mute, or without the OS label."""

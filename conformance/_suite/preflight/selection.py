@@ -105,7 +105,7 @@ def choose(items: Sequence[dict[str, Any]], choice: Choice, selected: Collection
     }
     reasons = {_name(item): left_out.get(_name(item)) or untested.get(_name(item)) for item in items}
     nodes = sorted((item for item in items if reasons[_name(item)] is None), key=_name)
-    windows = sorted(_name(item) for item in items if _os(item) == "windows")
+    windows = sorted(_name(item) for item in items if _windows(item))
     problems = [
         problem(f"node {name} cannot be tested: {reason}", _remedy(reason))
         for name, reason in sorted(reasons.items())
@@ -137,8 +137,8 @@ def _left_out(item: Mapping[str, Any], choice: Choice, selected: Collection[str]
     The first reason why a node is no candidate: it is no Windows node, or the user does not want it. What it does not
     report of itself is no such reason.
     """
-    if (system := _os(item)) != "windows":
-        return f"not Windows but {system}" if system else f"without the label {OS_LABEL}"
+    if not _windows(item):
+        return f"not Windows but {_os(item)}" if _os(item) else f"without the label {OS_LABEL}"
     if _name(item) in choice.leave_out:
         return "by --leave-out"
     if choice.names and _name(item) not in choice.names:
@@ -157,6 +157,8 @@ def _untested(item: Mapping[str, Any], choice: Choice) -> str | None:
     """
     Why a Windows node that the user did not leave out cannot be tested; None for one that can.
     """
+    if _os(item) != "windows":
+        return f"a Windows node without the label {OS_LABEL}=windows"
     if (reason := not_ready(item)) is not None:
         return reason
     if _mute(item):
@@ -177,6 +179,8 @@ def _mute(item: Mapping[str, Any]) -> bool:
 def _remedy(reason: str) -> str:
     if reason.startswith(("not ready", "unreachable")):
         return "`kubectl describe node` says why"
+    if reason.startswith("a Windows node"):
+        return "its kubelet sets that label: restart it, or see what takes the label away"
     return "name another --node, or leave the other option away"
 
 
@@ -240,7 +244,7 @@ def breaches(expectations: Expectations, server: str, nodes: Iterable[NodeFacts]
 
 def _containerd(node: NodeFacts) -> str:
     runtime, _, version = node.container_runtime.partition("://")
-    return (node.stated_containerd or version).partition("+")[0] if runtime == "containerd" else node.container_runtime
+    return node.stated_containerd or version if runtime == "containerd" else node.container_runtime
 
 
 def with_stated(nodes: Iterable[NodeFacts], choice: Choice) -> tuple[NodeFacts, ...]:
@@ -279,3 +283,12 @@ def _name(item: Mapping[str, Any]) -> str:
 
 def _os(item: Mapping[str, Any]) -> str:
     return str((item["metadata"].get("labels") or {}).get(OS_LABEL, ""))
+
+
+def _windows(item: Mapping[str, Any]) -> bool:
+    """
+    Whether it is a Windows node, be it only by what its kubelet reports, or by the label of before Kubernetes 1.14.
+    """
+    reported = item.get("status", {}).get("nodeInfo", {}).get("operatingSystem", "")
+    labelled = (item["metadata"].get("labels") or {}).get(f"beta.{OS_LABEL}", "")
+    return "windows" in {str(one).lower() for one in (_os(item), reported, labelled)}
