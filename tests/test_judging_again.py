@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from conformance._suite.cli import program
+from conformance._suite.judging import Judging
 from tests.conftest import Finished, run_program
 
 if TYPE_CHECKING:
@@ -85,6 +86,38 @@ def test_another_run_json_is_refused(
     assert said in line
     assert line.count("\n") == 1
     assert not list(folder.glob("judged-*"))
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value"),
+    [
+        *[("cluster", "untested", wrong) for wrong in (None, ["a"], {"a": 1})],
+        *[("cluster", "server_version", wrong) for wrong in (None, 1)],
+        *[("cluster", "target", 3), ("cluster", "simulated", "no"), ("cluster", "left_out", [3])],
+        *[("nodes", name, None) for name in ("labels", "taints", "kernel", "os_image", "internal_ip", "host_name")],
+        *[("nodes", name, 5) for name in ("internal_ip", "stated_containerd", "machine_id", "name", "another")],
+        *[("nodes", "capacity_cpu", True), ("nodes", "labels", {"a": 1}), ("nodes", "name", "win-containerd-1-6-1")],
+        *[("run", "run_id", 3), ("run", "started", None), ("run", "same_digest", "x"), ("run", "nodes", {})],
+    ],
+)
+def test_a_run_json_with_things_of_another_kind_is_none(where: str, name: str, value: object) -> None:
+    data = json.loads((RECORDING / "run.json").read_text(encoding="utf-8"))["judging"]
+    assert Judging.from_data(json.loads(json.dumps(Judging.from_data(data).to_data()))) == Judging.from_data(data)
+    {"run": data, "cluster": data["cluster"], "nodes": data["nodes"][1]}[where][name] = value
+    with pytest.raises((TypeError, ValueError)):
+        Judging.from_data(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("expression", 5), ("expression", "and and"), ("defects", "abc"), ("judging", [])]
+)
+def test_beside_the_judging_too(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, value: object) -> None:
+    shutil.copy(RECORDING / "run.json", tmp_path)
+    change(tmp_path / "run.json", lambda run: run.update({name: value}))
+    assert program.main(["judge", str(tmp_path)]) == 2
+    line = capsys.readouterr().err
+    assert "no run.json that can be read" in line
+    assert line.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,14 @@ What judging needs to know about a run, as data: who is judged, and which eviden
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
-from conformance._suite.facts import ClusterFacts, NodeFacts
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from conformance._suite.facts import ClusterFacts, NodeFacts  # noqa: TC001 - `of_kind` looks the fields' kinds up
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,31 @@ class Judging:
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> Judging:
         """
-        The inverse of ``to_data``. Raises KeyError, TypeError and the like for anything else.
+        The inverse of ``to_data``. Raises TypeError or ValueError for anything else.
         """
-        nodes = tuple(NodeFacts(**{**node, "taints": tuple(node["taints"])}) for node in data["nodes"])
-        for node in nodes:
-            texts = (node.name, node.uid, node.container_runtime, node.kubelet)
-            if not all(isinstance(text, str) for text in texts) or not isinstance(node.capacity_cpu, int):
-                raise TypeError(node)
-        cluster = ClusterFacts(**{**data["cluster"], "left_out": tuple(data["cluster"].get("left_out", ()))})
-        return cls(**{**data, "out": Path(data["out"]), "cluster": cluster, "nodes": nodes})
+        judging: Judging = of_kind(cls, data)
+        if len(judging.by_name) != len(judging.nodes):
+            raise ValueError("a node is there twice")
+        return judging
+
+
+def of_kind(kind: Any, value: Any) -> Any:
+    """
+    What stands in JSON, as the kind of thing that it is to be: a dataclass from an object, a tuple from an array.
+    Raises TypeError for any other.
+    """
+    parts = get_args(kind)
+    if NoneType in parts:
+        return None if value is None else of_kind(parts[0], value)
+    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
+        kinds = get_type_hints(kind)
+        return kind(**{name: of_kind(kinds.get(name), one) for name, one in value.items()})
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return tuple(of_kind(parts[0], one) for one in value)
+    if get_origin(kind) in {dict, Mapping} and isinstance(value, dict):
+        return {of_kind(parts[0], key): of_kind(parts[1], one) for key, one in value.items()}
+    if kind is Path:
+        return Path(of_kind(str, value))
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is no {kind}")
+    return value

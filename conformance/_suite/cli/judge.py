@@ -17,7 +17,7 @@ from conformance._suite.cli.interrupts import deferred
 from conformance._suite.cli.options import Parser, add_reports
 from conformance._suite.errors import UsageError
 from conformance._suite.judge import pytest_run
-from conformance._suite.judging import Judging
+from conformance._suite.judging import Judging, of_kind
 from conformance._suite.redact import redact_json
 from conformance._suite.report import verdict as report
 from conformance._suite.report import write_all
@@ -39,9 +39,11 @@ def judge(arguments: Sequence[str]) -> int:
         content = (options.folder / "run.json").read_bytes()
         kept = json.loads(content)
         judging = Judging.from_data(kept["judging"])
-        expression = None if kept.get("expression") is None else str(kept["expression"])
-        defects = tuple(map(str, kept.get("defects", ())))
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        expression = of_kind(str | None, kept.get("expression"))
+        defects = of_kind(tuple[str, ...], kept.get("defects", []))
+        if expression is not None:
+            pytest_run.require_readable(expression)
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, UsageError) as error:
         raise UsageError(
             f"{options.folder} is not the output folder of a run: no run.json that can be read",
             "name a folder below artifacts/",
