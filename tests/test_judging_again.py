@@ -70,6 +70,7 @@ def test_where_there_is_no_report_the_claim_says_so(reported: Finished) -> None:
         (lambda run: run["judging"]["cluster"].update(untested={"x": "cordoned"}), "another untested"),
         (lambda run: run["judging"]["cluster"].update(server_version="v1.22.0"), "another serverVersion"),
         (lambda run: run["judging"].update(run_id="another"), "another runId"),
+        (lambda run: run["judging"]["nodes"][1].update(machine_id="another"), "another nodes"),
         (lambda run: run.update(defects=[]), "another simulatedDefects"),
         (lambda run: run.update(expression="cpu_limit"), "another expression"),
         (lambda run: run["judging"].update(started="2020-01-01T00:00:00+00:00"), "another SHA-256"),
@@ -118,6 +119,29 @@ def test_beside_the_judging_too(tmp_path: Path, capsys: pytest.CaptureFixture[st
     line = capsys.readouterr().err
     assert "no run.json that can be read" in line
     assert line.count("\n") == 1
+
+
+LATER = ("hints", "known", "notes", "runDigest", "untested")
+
+
+@pytest.mark.parametrize("gone", [*((one,) for one in LATER), LATER])
+def test_a_report_without_what_later_suites_say_is_refused_unless_its_run_is_as_old(
+    folder: Path, capsys: pytest.CaptureFixture[str], gone: tuple[str, ...]
+) -> None:
+    change(folder / "verdict.json", lambda report: [report.pop(one) for one in gone])
+    # With all of them gone it is an earlier suite's, of which a run of this one is not.
+    change(folder / "run.json", lambda run: run["judging"].update(started="2020-01-01T00:00:00+00:00", run_digest=""))
+    assert program.main(["judge", str(folder)]) == 2
+    line = capsys.readouterr().err
+    assert ("missing or unknown: " + gone[0] if len(gone) == 1 else "another SHA-256") in line
+    assert line.count("\n") == 1
+
+
+def test_a_report_of_an_earlier_suite_is_taken(folder: Path, tmp_path: Path) -> None:
+    change(folder / "verdict.json", lambda report: [report.pop(one) for one in LATER])
+    change(folder / "verdict.json", lambda report: [one["facts"].pop("machineID") for one in report["nodes"]])
+    run = run_program(tmp_path / "out", "judge", str(folder), "--no-allure")
+    assert run.code == 1, run.output
 
 
 @pytest.mark.parametrize(

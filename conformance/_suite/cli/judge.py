@@ -9,7 +9,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from conformance._suite.cli.asked import output_folder
 from conformance._suite.cli.display import Display
@@ -23,7 +23,7 @@ from conformance._suite.report import verdict as report
 from conformance._suite.report import write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 def judge(arguments: Sequence[str]) -> int:
@@ -49,10 +49,8 @@ def judge(arguments: Sequence[str]) -> int:
             "name a folder below artifacts/",
         ) from error
     digest = hashlib.sha256(content).hexdigest()
-    digests = _reported(options.folder, judging, defects, expression, digest)
-    rejudged = replace(
-        judging, out=options.folder.resolve(), same_digest=False, digests=digests, run_digest=digest
-    )  # fmt: skip
+    digests = _reported(options.folder, kept, judging, digest)
+    rejudged = replace(judging, out=options.folder.resolve(), same_digest=False, digests=digests, run_digest=digest)
     started = datetime.now(UTC)
     out = output_folder(options.out or options.folder / f"judged-{started:%Y%m%dT%H%M%SZ}", "")
     display = Display()
@@ -64,30 +62,29 @@ def judge(arguments: Sequence[str]) -> int:
     return run.exit_code
 
 
-def _reported(
-    folder: Path, judging: Judging, defects: Sequence[str], expression: str | None, digest: str
-) -> dict[str, str] | None:
+def _reported(folder: Path, kept: Mapping[str, Any], judging: Judging, digest: str) -> dict[str, str] | None:
     """
     The sums of the evidence that the report in this folder was made from; None where there is no report. Raises
-    UsageError when the report cannot be read, or was not made from what ``run.json``, whose sum is ``digest``, says.
+    UsageError when the report cannot be read, or was not made from ``kept``, what ``run.json`` says, whose sum is
+    ``digest``.
     """
     path = folder / report.NAME
     if not path.exists():
         return None
     theirs = report.load(path)
-    said = report.about(judging.run_id, judging.cluster, judging.nodes, defects)
-    mine = json.loads(json.dumps(redact_json({**said, "expression": expression})))
+    said = report.about(judging.run_id, judging.cluster, judging.nodes, kept.get("defects", []))
+    mine = json.loads(json.dumps(redact_json({**said, "expression": kept.get("expression")})))
+    # What an earlier suite did not find out is not in its run.json either.
+    earlier = {"statedContainerd": None, "machineID": ""}
     try:
-        theirs["expression"] = theirs["selection"]["expression"]
-        # A report of an earlier suite has no stated versions.
-        theirs["nodes"] = [
-            {"name": node["name"], "facts": {"statedContainerd": None, **node["facts"]}} for node in theirs["nodes"]
-        ]
+        theirs = {"untested": [], **theirs, "expression": theirs["selection"]["expression"]}
+        theirs["nodes"] = [{"name": node["name"], "facts": {**earlier, **node["facts"]}} for node in theirs["nodes"]]
         sums = {one["path"]: one["sha256"] for result in theirs["results"] for one in result["evidence"]}
     except (KeyError, TypeError) as error:
         raise UsageError(f"{path} is not whole: {error!r}", "judge a folder as its run left it") from error
-    differing = [name for name, value in mine.items() if theirs.get(name, value) != value]
-    if not differing and theirs.get("runDigest", digest) != digest:
+    differing = [name for name, value in mine.items() if theirs[name] != value]
+    unsummed = "" if "run_digest" in kept["judging"] else digest
+    if not differing and theirs.get("runDigest", unsummed) != digest:
         differing = ["SHA-256"]
     if differing:
         raise UsageError(

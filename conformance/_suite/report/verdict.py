@@ -226,6 +226,7 @@ def about(run_id: str, cluster: ClusterFacts, nodes: Sequence[NodeFacts], defect
                     "kubelet": node.kubelet,
                     "osImage": node.os_image,
                     "kernel": node.kernel,
+                    "machineID": node.machine_id,
                     "capacityCpu": node.capacity_cpu,
                     "taints": list(node.taints),
                     "labels": dict(node.labels),
@@ -275,7 +276,7 @@ _KEYS = {
     *("simulated", "simulatedDefects", "leftOut", "selection", "claim", "exitCode", "nodes", "results"),
 }
 _LATER_KEYS = {"hints", "known", "notes", "runDigest", "untested"}
-"""Which reports of earlier suites do not have."""
+"""Of which reports of earlier suites have none."""
 _RESULT_KEYS = {"requirement", "node", "level", "verdict", "reasonCode", "reason", "evidence", "duration"}
 
 
@@ -298,7 +299,7 @@ def load(path: Path) -> dict[str, Any]:
             f"{path} is of version {data.get('apiVersion')!r}, this suite reads {API_VERSION!r}",
             "use the suite that wrote it",
         )
-    if wrong_keys := (data.keys() ^ _KEYS) - _LATER_KEYS:
+    if wrong_keys := data.keys() ^ (_KEYS | _LATER_KEYS if data.keys() & _LATER_KEYS else _KEYS):
         raise UsageError(f"{path}: missing or unknown: {', '.join(sorted(wrong_keys))}", remedy)
     if not isinstance(data["results"], list) or not isinstance(data["nodes"], list):
         raise UsageError(f"{path}: results and nodes must be lists", remedy)
