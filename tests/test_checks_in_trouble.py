@@ -13,6 +13,7 @@ from conformance import Containerd, Observation, Scope, Unknown
 from conformance._suite import catalogue, pod_status
 from conformance._suite.facts import ClusterFacts, NodeFacts
 from conformance._suite.observation import Evidence, Step
+from conformance._suite.trouble import WIN32, cause, is_trouble
 from conformance.operation.states import state_of
 from conformance.storage.test_volumes import KINDS
 
@@ -141,7 +142,12 @@ BIND = 'failed to create shim task: failed to bind target "C:\\a" to root "{}" f
     ("root", "why", "volumes", "token"),
     [
         ("C:\\b", "Do not attach the filter to the volume at this time.", "red", "not-started"),
-        ("C:\\var\\run\\secrets\\kubernetes.io\\serviceaccount", "Zugriff verweigert", "red", "red"),
+        ("C:\\var\\run\\secrets\\kubernetes.io\\serviceaccount", "Access is denied.", "red", "red"),
+        ("C:\\b", "winapi error #5", "red", "not-started"),
+        ("C:\\b", "Zugriff verweigert (0x80070005)", "red", "not-started"),
+        # Words of a language that nobody reads may be about the machine.
+        ("C:\\b", "Zugriff verweigert", "not-started", "not-started"),
+        ("C:\\b", "Die Auslagerungsdatei ist zu klein, um diesen Vorgang auszuführen.", "not-started", "not-started"),
         ("C:\\b", "The device is not ready. (0x15)", "runtime-trouble", "runtime-trouble"),
     ],
 )
@@ -207,6 +213,78 @@ TROUBLES = [
     "failed to create user process token: failed to logon user: winapi error #1455",
     PROGRAM + "executable: (HRESULT 0x800705AF)",
 ]
+# Windows' English sentences, by the number that the shim does not write.
+SENTENCES = {
+    8: "Not enough memory resources are available to process this command.",
+    14: "Not enough storage is available to complete this operation.",
+    21: "The device is not ready.",
+    32: "The process cannot access the file because it is being used by another process.",
+    33: "The process cannot access the file because another process has locked a portion of the file.",
+    39: "The disk is full.",
+    112: "There is not enough space on the disk.",
+    121: "The semaphore timeout period has expired.",
+    170: "The requested resource is in use.",
+    258: "The wait operation timed out.",
+    995: "The I/O operation has been aborted because of either a thread exit or an application request.",
+    1075: "The dependency service does not exist or has been marked for deletion.",
+    1115: "A system shutdown is in progress.",
+    1117: "The request could not be performed because of an I/O device error.",
+    1130: "Not enough server storage is available to process this command.",
+    1311: "There are currently no logon servers available to service the logon request.",
+    1312: "A specified logon session does not exist. It may already have been terminated.",
+    1355: "The specified domain either does not exist or could not be contacted.",
+    1450: "Insufficient system resources exist to complete the requested service.",
+    1451: "Insufficient system resources exist to complete the requested service.",
+    1452: "Insufficient system resources exist to complete the requested service.",
+    1453: "Insufficient quota to complete the requested service.",
+    1454: "Insufficient quota to complete the requested service.",
+    1455: "The paging file is too small for this operation to complete.",
+    1460: "This operation returned because the timeout period expired.",
+    1722: "The RPC server is unavailable.",
+    1723: "The RPC server is too busy to complete this operation.",
+    1726: "The remote procedure call failed.",
+    1816: "Not enough quota is available to process this command.",
+}
+TOKEN = TASK + "failed to create user process token: "
+SYSTEM = TOKEN + 'failed to logon user "NT AUTHORITY\\SYSTEM": '
+
+
+def test_a_number_of_trouble_is_known_by_its_sentence_too() -> None:
+    assert SENTENCES.keys() == WIN32.keys()
+    for number, sentence in SENTENCES.items():
+        for said in (sentence, f"Etwas anderes (0x{number:x})", f"0x8007{number:04x}", f"winapi error #{number}"):
+            for before in (SYSTEM, BIND.format("C:\\b", "")):
+                assert is_trouble(before + said), said
+                assert cause(before + said) is None, said
+
+
+@pytest.mark.parametrize(
+    ("said", "accounts", "operation"),
+    [
+        (SYSTEM + "Access is denied.", "red", "red"),
+        (SYSTEM + "The user name or password is incorrect.", "red", "red"),
+        (SYSTEM + "The specified account does not exist.", "red", "red"),
+        (SYSTEM + "winapi error #1326", "red", "red"),
+        (TOKEN + "empty username or group name passed", "red", "red"),
+        (SYSTEM + "Logon failure: the user has not been granted the requested logon type", "account-policy", ""),
+        (SYSTEM + "winapi error #1385", "account-policy", ""),
+        (SYSTEM + "An internal error occurred.", "log-on-failed", ""),
+        (SYSTEM + "The security database has not been started.", "log-on-failed", ""),
+        (SYSTEM + "A required privilege is not held by the client.", "log-on-failed", ""),
+        (SYSTEM + "Der Benutzername oder das Kennwort ist falsch.", "log-on-failed", ""),
+        *((SYSTEM + SENTENCES[number], "runtime-trouble", "runtime-trouble") for number in (1075, 1312, 1355)),
+    ],
+)
+def test_a_log_on_that_fails_is_judged_alike_wherever_it_fails(said: str, accounts: str, operation: str) -> None:
+    state = ended("StartError", said)
+    seen = {"container": "local-system", "state": state}
+    assert judge("accounts/system-accounts/local-system", "log-on", **seen) == accounts
+    expected = operation or "not-started"
+    assert judge("operation/ping-sample/answered", "run", state=state) == expected
+    seen["container"] = "powershell"
+    assert judge("operation/aks-daemonset/running-on-each-node", "run", **seen) == expected
+
+
 STATES = [
     ({}, "running"),
     (ended("Error"), "red"),
@@ -228,7 +306,7 @@ STATES = [
     (ended("StartError", "something that nobody has seen yet"), "not-started"),
     # A reboot, or a service that is stopped: nobody says a reason of the pod.
     (ended("Error", exitCode=-1073741510), "container-stopped"),
-    (ended("Error", exitCode=0xC000013A), "container-stopped"),
+    *((ended("Error", exitCode=code), "container-stopped") for code in (0xC000013A, 0x40010004, 0xC000026B)),
     (ended("Unknown"), "container-lost"),
     (ended("ContainerStatusUnknown"), "container-lost"),
     (waiting("CreateContainerError", 'failed to reserve container name "c_p_0"'), "runtime-trouble"),

@@ -27,7 +27,7 @@ def _pod(state: dict[str, Any], last: dict[str, Any] | None = None, **more: Any)
     return {"status": {"phase": "Running", "containerStatuses": [entry]}}
 
 
-BIND = 'failed to create containerd task: failed to create shim task: failed to bind target "C:\\a" to root "C:\\b" '
+BIND = 'failed to create shim task: failed to bind target "C:\\a" to root "C:\\b" for job object: Access is denied.'
 LAYER = "failed to create shim task: hcsshim::PrepareLayer failed in Win32: The device is not ready. (0x15): unknown"
 MOUNT_REFUSED: dict[str, Any] = {"terminated": {"reason": "StartError", "exitCode": 128, "message": BIND}}
 LAYER_TROUBLE: dict[str, Any] = {"terminated": {"reason": "StartError", "exitCode": 128, "message": LAYER}}

@@ -10,24 +10,10 @@ from typing import TYPE_CHECKING
 
 from conformance import Unknown
 from conformance._suite.observation import Facts
-from conformance._suite.trouble import LOG_ON
+from conformance._suite.trouble import LOG_ON, Cause, cause, is_policy
 
 if TYPE_CHECKING:
     from conformance._suite.observation import Step
-
-_FOR_GOOD = re.compile(
-    r"Access is denied|(?:user name or password|username or password) is incorrect|currently disabled|"
-    r"does not exist|\b0x(?:8007)?(?:5|52e|533|534)\b",
-    re.IGNORECASE,
-)
-"""Windows' words for a log-on that this machine always refuses, because of who asks for whom. A policy and a lack of
-resources have others, and so has a Windows in another language."""
-
-_POLICY = re.compile(
-    r"not been granted the requested logon type|password policy|account restrictions|logon (?:hours|time)|"
-    r"\b0x(?:8007)?(?:569|8c5|52f)\b",
-    re.IGNORECASE,
-)
 
 
 def refusal(step: Step, container: str) -> str | None:
@@ -37,8 +23,14 @@ def refusal(step: Step, container: str) -> str | None:
     """
     if step.container(container).started:
         return None
-    message = str(step.must_be_told(container).refusal)
+    message = str(step.container(container).refusal)
     found = re.search(LOG_ON, message)
+    try:
+        step.must_be_told(container)
+    except Unknown as unknown:
+        # Whatever Windows says of a log-on is this area's to tell.
+        if found is None or unknown.code != "not-started":
+            raise
     if found is None:
         raise Unknown(f"container {container} was not started for another reason: {message}", "not-started")
     # Up to here it is containerd's, and names the container's id.
@@ -50,9 +42,9 @@ def refused_for_good(refused: str) -> str:
     What the runtime said, once more, where that tells something about the runtime. Raises Unknown where the machine's
     policy refused, or where Windows' words are not known to mean that it always will.
     """
-    if _POLICY.search(refused):
+    if is_policy(refused):
         raise Unknown(f"the machine's own policy refused the account: {refused}", "account-policy")
-    if not _FOR_GOOD.search(refused):
+    if cause(refused) is not Cause.USER:
         raise Unknown(f"the log-on failed, and it is not known why: {refused}", "log-on-failed")
     return refused
 
