@@ -56,7 +56,10 @@ def _waiting(reason: str, message: str = "") -> dict[str, Any]:
         # It ended again after it was started again.
         (_pod(BACK_OFF, COMPLETED), True, False, True, ""),
         (_pod(BACK_OFF, FAILED), True, False, True, ""),
-        (_pod(BACK_OFF, MOUNT_REFUSED), False, False, True, ""),
+        # It was refused twice; once may be a moment's.
+        (_pod(BACK_OFF, MOUNT_REFUSED, restartCount=1), False, False, True, ""),
+        (_pod(BACK_OFF, MOUNT_REFUSED, restartCount=0), False, False, False, ""),
+        (_pod(BACK_OFF, MOUNT_REFUSED), False, False, False, ""),
         # Trouble may pass.
         (_pod(NOT_STARTED), False, False, False, "not-started"),
         (_pod(LAYER_TROUBLE), False, False, False, "runtime-trouble"),
@@ -71,7 +74,8 @@ def _waiting(reason: str, message: str = "") -> dict[str, Any]:
         # It ran, and could not be started a second time.
         (_pod(LAYER_TROUBLE, FAILED), True, False, False, "runtime-trouble"),
         # Refused before there is a process.
-        (_pod(_waiting("RunContainerError", BIND)), False, False, True, ""),
+        (_pod(_waiting("RunContainerError", BIND), MOUNT_REFUSED, restartCount=1), False, False, True, ""),
+        (_pod(_waiting("RunContainerError", BIND), MOUNT_REFUSED, restartCount=0), False, False, False, ""),
         (_pod(_waiting("RunContainerError", LAYER)), False, False, False, "runtime-trouble"),
         (_pod(_waiting("RunContainerError")), False, False, False, "not-started"),
         (
@@ -101,6 +105,13 @@ def test_one_container(pod: dict[str, Any], started: bool, running: bool, failin
     ) == (started, running, failing, failing, failing, trouble)
 
 
+def test_one_refusal_is_enough_where_nothing_is_started_again() -> None:
+    for policy in ("Never", "OnFailure", "Always"):
+        pod = {**_pod(_waiting("RunContainerError", BIND)), "spec": {"restartPolicy": policy}}
+        assert pod_status.failing(pod) is (policy == "Never")
+        assert pod_status.decided(pod) is (policy == "Never")
+
+
 @pytest.mark.parametrize("state", [COMPLETED, FAILED, NOT_STARTED, LAYER_TROUBLE, LOST, REBOOTED])
 def test_where_nothing_is_started_again_an_end_is_the_end(state: dict[str, Any]) -> None:
     pod = {**_pod(state), "spec": {"restartPolicy": "Never"}}
@@ -123,7 +134,7 @@ def test_a_pod_is_decided_by_all_of_its_containers() -> None:
 
 def test_without_its_init_container_nothing_starts() -> None:
     pod = _pod(CREATING)
-    first = {"name": "first", "state": _waiting("RunContainerError", BIND)}
+    first = {"name": "first", "state": _waiting("RunContainerError", BIND), "restartCount": 1}
     pod["status"]["initContainerStatuses"] = [first]
     assert pod_status.decided(pod)
     first["state"] = _waiting("RunContainerError", LAYER)

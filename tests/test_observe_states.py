@@ -140,6 +140,31 @@ def test_a_sample_that_has_ended_is_not_taken_for_one_that_runs_where_every_answ
     assert kubelet.seen.pod_of("p", "node") == pod(BACK_OFF, FAILED)
 
 
+DENIED = "failed to create user process token: failed to logon user: Access is denied.: unknown"
+
+
+def refused(times: int) -> dict[str, Any]:
+    end = {"terminated": {"reason": "StartError", "exitCode": 128, "message": DENIED}}
+    shown = pod({"waiting": {"reason": "RunContainerError", "message": DENIED}}, end)
+    shown["status"]["containerStatuses"][0]["restartCount"] = times - 1
+    return shown
+
+
+@pytest.mark.parametrize("until", ["settled", "log"])
+def test_one_refusal_by_name_is_waited_for_and_a_second_one_is_not(until: str) -> None:
+    step = replace(SETTLED, until=until, log={"container": "main", "pattern": "Pinging"})
+    kubelet = kubelet_of(
+        refused(1), pod(RUNNING, refused(1)["status"]["containerStatuses"][0]["lastState"]), stays=True
+    )
+    kubelet.logs = ["Pinging"]
+    assert wait_for(step, kubelet, later=(0.05,)) == ({"main": "Pinging"} if until == "log" else {})
+    kubelet = kubelet_of(refused(1), refused(2))
+    assert wait_for(step, kubelet, later=(0.05,)) == ({"main": ""} if until == "log" else {})
+    assert kubelet.seen.pod_of("p", "node") == refused(2)
+    with pytest.raises(TimeoutError):
+        wait_for(step, kubelet_of(refused(1)), 0.2)
+
+
 @pytest.mark.parametrize("last", [NOT_STARTED, FAILED])
 def test_a_sample_that_runs_undisturbed_has_settled_however_it_began(last: dict[str, Any]) -> None:
     kubelet = kubelet_of(pod(RUNNING, last), stays=True)

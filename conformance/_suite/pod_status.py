@@ -20,7 +20,8 @@ NEVER_RAN = _NOT_STARTED | {"ContainerStatusUnknown"}
 """Reasons of a ``terminated`` state behind which there was no process, or nobody knows."""
 LOST = frozenset({"Unknown", "ContainerStatusUnknown"})
 """Reasons of a ``terminated`` state when the kubelet does not know how the container ended."""
-_REFUSED = frozenset({"CreateContainerError", "CreateContainerConfigError", "RunContainerError"})
+_NOT_CREATED = frozenset({"CreateContainerError", "CreateContainerConfigError"})
+_REFUSED = _NOT_CREATED | {"RunContainerError"}
 """Reasons of a ``waiting`` state whose message says why the container was not created or not started."""
 _FAILING = _REFUSED | {"CrashLoopBackOff"}
 _NOT_PULLED = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
@@ -107,19 +108,25 @@ def _over(pod: Mapping[str, Any] | None, name: str | None = None) -> Iterator[bo
     status = (pod or {}).get("status", {})
     policy = ((pod or {}).get("spec") or {}).get("restartPolicy", "Always")
     # Without its init containers no other one is started.
-    never = any(_is_refused(entry) for entry in status.get("initContainerStatuses") or ())
+    never = any(_is_refused(entry, policy) for entry in status.get("initContainerStatuses") or ())
     for entry in status.get("containerStatuses") or ():
         if name in {None, entry["name"]}:
             ended = (entry.get("state") or {}).get("terminated")
             for_good = ended and (policy == "Never" or (policy == "OnFailure" and ended.get("exitCode") == 0))
-            yield never or bool(for_good) or _is_refused(entry)
+            yield never or bool(for_good) or _is_refused(entry, policy)
 
 
-def _is_refused(status: Mapping[str, Any]) -> bool:
+def _is_refused(status: Mapping[str, Any], policy: str) -> bool:
     """
-    Whether it waits after a start that failed, or after an end, in a way that another try does not change.
+    Whether it waits after a start that failed, or after an end, in a way that another try does not change. Windows'
+    words for a start that failed may be about a moment: where the kubelet starts it again, it has to fail twice. What
+    is not even created fails by its spec, in containerd's or the kubelet's own words, each time; nobody counts those.
     """
-    return (status.get("state") or {}).get("waiting", {}).get("reason") in _FAILING and trouble(status) is None
+    reason = (status.get("state") or {}).get("waiting", {}).get("reason")
+    if reason not in _FAILING or trouble(status) is not None:
+        return False
+    once = reason not in _NOT_CREATED and refusal(status) is not None and not status.get("restartCount")
+    return policy == "Never" or not once
 
 
 def stopped(pod: Mapping[str, Any]) -> Unknown | None:
