@@ -244,6 +244,30 @@ def test_a_probe_that_never_started_says_why_in_the_runtimes_words(shown: dict[s
 
 
 @pytest.mark.parametrize(
+    ("first", "log", "code", "said"),
+    [
+        (
+            {"terminated": {"reason": "StartError", "exitCode": 128, "message": "failed to bind target x"}},
+            "",
+            "not-started",
+            "the container never started: StartError, exit code 128: failed to bind target x",
+        ),
+        (FAILED, "<<<trouble language-mode: ConstrainedLanguage trouble>>>", "language-mode", "ConstrainedLanguage"),
+        (RUNNING, "<<<observation {} observation>>>", "not-settled", "container main neither runs nor has ended"),
+    ],
+)
+def test_a_probe_behind_an_init_container_says_why_that_one_did_not_end_well(
+    first: dict[str, Any], log: str, code: str, said: str
+) -> None:
+    shown = pod({"waiting": {"reason": "PodInitializing"}})
+    shown["status"]["initContainerStatuses"] = [{"name": "first", "state": first}]
+    record, _ = read_logs(replace(OUTPUT, probes=("first", "main")), shown, {"first": log})
+    trouble = record["probeTrouble"]["main"]
+    assert (trouble["code"], said in trouble["message"]) == (code, True)
+    assert ("the init container first: " in trouble["message"]) is (first is not RUNNING)
+
+
+@pytest.mark.parametrize(
     ("code", "end", "once", "again"),
     [
         ("output-missing", COMPLETED, False, True),

@@ -91,7 +91,7 @@ async def read_logs(cluster: Cluster, step: Step, record: dict[str, Any], logs: 
         record["kubernetes"]["previousLogs"] = previous
     for name in step.probes:
         if name not in logs:
-            record["probeTrouble"][name] = _why_not_started(pod, name)
+            record["probeTrouble"][name] = _why_not_started(pod, name, record["probeTrouble"])
             continue
         try:
             record["probe"][name] = evidence.parse_output(logs[name])
@@ -131,12 +131,19 @@ def explain_lost(record: Mapping[str, Any]) -> None:
             trouble["message"] += LOST_OUTPUT.format(", the second time too" if "firstTry" in record else "")
 
 
-def _why_not_started(pod: Mapping[str, Any], name: str) -> dict[str, str]:
+def _why_not_started(pod: Mapping[str, Any], name: str, told: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """
-    Why a container has no log, in the words of the kubelet or the runtime.
+    Why a container has no log, in the words of the kubelet or the runtime. One that waits for the init containers says
+    what is ``told`` of the first whose probe was in trouble.
     """
     status = pod_status.status_of(pod, name) or {"name": name}
-    if unknown := pod_status.stopped(pod) or pod_status.trouble(status):
+    stopped = pod_status.stopped(pod)
+    waiting = (status.get("state") or {}).get("waiting") or {}
+    if not stopped and waiting.get("reason") == "PodInitializing":
+        for first in pod["status"].get("initContainerStatuses") or ():
+            if why := told.get(first["name"]):
+                return {"code": why["code"], "message": f"the init container {first['name']}: {why['message']}"}
+    if unknown := stopped or pod_status.trouble(status):
         return {"code": unknown.code, "message": str(unknown)}
     return {"code": "not-started", "message": f"the container never started: {pod_status.refusal(status)}"}
 
