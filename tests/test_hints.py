@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import tomllib
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -224,7 +225,8 @@ def test_each_example_meets_its_own_entry_first(monkeypatch: pytest.MonkeyPatch,
     requirement = next((one for one in rows if one in ROW.values()), rows[0])
     (read,) = READS[requirement][:1]
     place = next(one for one in ("status", "event", "log", "seen") if one in hint.places)
-    verdict = Verdict.NOT_PROVEN if hint.trouble else Verdict.NON_CONFORMANT
+    of_pods = place in {"status", "event"}
+    verdict = Verdict.NOT_PROVEN if hint.trouble or of_pods else Verdict.NON_CONFORMANT
     reason, _, said = hint.example.partition(": ") if ": " in hint.example else ("Error", "", hint.example)
     shown = {
         "status": step(container(said, reason=reason)),
@@ -241,6 +243,10 @@ def test_each_example_meets_its_own_entry_first(monkeypatch: pytest.MonkeyPatch,
     seen = hint.example if place == "seen" else "y"
     assert hint_of(requirement, where, verdict=verdict, seen=seen) == hint.name
     assert hint_of(requirement, where, verdict=Verdict.CONFORMANT, seen=seen) is None
+    if of_pods:
+        assert hint_of(requirement, where, seen=seen) is None, "it may be about something else"
+    if "seen" in hint.places:
+        assert (hint_of(requirement, where, seen=hint.example) == hint.name) is not hint.trouble
 
 
 def test_trouble_explains_only_what_is_not_proven(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,6 +254,98 @@ def test_trouble_explains_only_what_is_not_proven(monkeypatch: pytest.MonkeyPatc
     Folder(monkeypatch, aks_daemonset=step(container(hint.example)), residue=step(container(started=True)))
     assert hint_of(ROW["operation"], node()) is None
     assert hint_of(ROW["operation"], node(), verdict=Verdict.NOT_PROVEN) == hint.name
+
+
+@pytest.mark.parametrize(
+    ("requirement", "workload", "shown"),
+    [
+        (
+            "network/host-network/addresses",
+            "host_network",
+            step(container(started=True), events=('Failed to pull image "x": dial tcp: i/o timeout',)),
+        ),
+        (
+            "network/host-network/addresses",
+            "host_network",
+            step({**container(started=True), "lastState": container(BY_NAME["bind-failed"].example)["state"]}),
+        ),
+        (
+            "accounts/local-group/made-in-a-container",
+            "local_accounts",
+            step(container(started=True), container(BY_NAME["log-on-right-missing"].example)),
+        ),
+    ],
+)
+def test_what_passed_or_befell_another_container_is_no_cause_of_what_differs(
+    monkeypatch: pytest.MonkeyPatch, requirement: str, workload: str, shown: dict[str, Any]
+) -> None:
+    Folder(monkeypatch, **{workload: shown})
+    assert hint_of(requirement, node(), seen='{"podIP": "10.244.0.6"}') is None
+    assert hint_of(requirement, node(), verdict=Verdict.NOT_PROVEN) is not None
+
+
+WEBHOOK = BY_NAME["webhook-does-not-answer"].example
+
+
+@pytest.mark.parametrize(
+    ("requirement", "seen", "expected"),
+    [
+        ("admission/pod-security/privileged-admits", WEBHOOK, "webhook-does-not-answer"),
+        ("admission/pod-security/privileged-admits", "x509: certificate signed by unknown authority", None),
+        # System accounts are logged on as a service: another right.
+        (ROW["accounts"], BY_NAME["log-on-right-missing"].example, None),
+        (ROW["operation"], "FailedScheduling: 0/3 nodes are available: not enough space", None),
+        (ROW["operation"], "FailedScheduling: 0/3 nodes are available: 3 Insufficient memory", None),
+        (ROW["operation"], "There is not enough space on the disk. (0x70)", "machine-out-of-resources"),
+        (
+            ROW["operation"],
+            "Not enough memory resources are available to process this command.",
+            "machine-out-of-resources",
+        ),
+        (ROW["storage"], '{"config-map": "(win32 225)"}', "script-blocked"),
+    ],
+)
+def test_a_text_is_taken_for_no_more_than_it_says(
+    monkeypatch: pytest.MonkeyPatch, requirement: str, seen: str, expected: str | None
+) -> None:
+    Folder(monkeypatch)
+    assert hint_of(requirement, node(), verdict=Verdict.NOT_PROVEN, seen=seen) == expected
+
+
+def test_an_answer_about_something_else_is_no_trouble_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = {"message": "exceeded quota: not enough quota; x509: certificate signed by unknown authority"}
+    Folder(monkeypatch, admission={**step(), "api": [answer]})
+    assert hint_of("admission/pod-security/privileged-admits", node(), verdict=Verdict.NOT_PROVEN) is None
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        ("<<<trouble language-mode: ConstrainedLanguage trouble>>>", "powershell-constrained"),
+        (f"<<<trouble script-failed: {BY_NAME['script-blocked'].example} trouble>>>", "script-blocked"),
+        ("    + FullyQualifiedErrorId : ScriptContainedMaliciousContent\n", "script-blocked"),
+    ],
+)
+def test_a_script_that_was_kept_from_running_says_by_what(
+    monkeypatch: pytest.MonkeyPatch, log: str, expected: str
+) -> None:
+    Folder(monkeypatch, volumes=step(container(started=True), log=log))
+    with pytest.raises(Unknown) as told:
+        evidence.parse_output(log)
+    assert hint_of(ROW["storage"], node(), verdict=Verdict.NOT_PROVEN, reason=str(told.value)) == expected
+
+
+def test_a_long_line_takes_no_time() -> None:
+    """
+    Of each text the beginning and the end are searched: on one long line some expressions take time as its square.
+    """
+    line = "failed to logon user: failed to bind pull ImportLayer " * 20_000
+    begin = time.process_time()
+    for hint in HINTS:
+        hints.search(hint, [line])
+        assert hints.search(hint, [f"{hint.example}\n{line}"])[0]
+        assert hints.search(hint, [f"{line}\n{hint.example}"])[0]
+    assert time.process_time() - begin < 10
 
 
 def test_only_where_nothing_started_containerd_is_suspected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,19 +356,20 @@ def test_only_where_nothing_started_containerd_is_suspected(monkeypatch: pytest.
         "refused_accounts": step(container(DENIED), container("empty username or group name passed")),
     }
     Folder(monkeypatch, **silent)
-    found = explained(ROW["accounts"], node())
+    seen = f"nobody: {READ}"
+    found = explained(ROW["accounts"], node(), seen=seen)
     assert found.results[0].hint == "containerd-is-not-the-system"
     assert found.silent == {
         "win": "failed to create user process token: failed to logon user: Access is denied.: unknown"
     }
 
     Folder(monkeypatch, **{**silent, "residue": step(container(started=True))})
-    found = explained(ROW["accounts"], node())
+    found = explained(ROW["accounts"], node(), seen=seen)
     assert found.results[0].hint == "log-on-failed"
     assert found.silent == {}
 
     Folder(monkeypatch, **{**silent, "volumes": step(container("no such volume"))})
-    found = explained(ROW["accounts"], node())
+    found = explained(ROW["accounts"], node(), seen=seen)
     assert found.results[0].hint == "log-on-failed", "not every pod says so"
     assert list(found.silent) == ["win"]
 

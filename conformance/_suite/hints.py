@@ -27,6 +27,8 @@ _HINT: Mapping[str, type] = {
     "name": str, "text": str, "in": list, "rows": list, "every": bool, "when": dict, "not": str, "cause": str,
     "remedy": str, "see": list, "sure": str, "trouble": bool, "windows_words": bool, "example": str,
 }  # fmt: skip
+_SEARCHED = 8 * 1024
+"""Characters of a text that are searched: some expressions take time as the square of a line's length."""
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
 
@@ -108,9 +110,12 @@ def of_stop(text: str) -> Hint | None:
 
 def search(hint: Hint, texts: Iterable[str]) -> tuple[bool, bool]:
     """
-    Whether an entry's text, and what rules the entry out, is in one of the texts.
+    Whether an entry's text, and what rules the entry out, is in one of the texts; of a long one, at its beginning or
+    its end.
     """
-    texts = list(texts)
+    texts = [
+        text if len(text) <= _SEARCHED else f"{text[: _SEARCHED // 2]}\n{text[-_SEARCHED // 2 :]}" for text in texts
+    ]
     rules_out = hint.unless is not None and any(hint.unless.search(text) for text in texts)
     return any(hint.text.search(text) for text in texts), rules_out
 

@@ -33,6 +33,8 @@ _PROBE = re.compile(r"<<<observation [^\n]*")
 _NOBODY_LOOKED = frozenset({"not-selected", "no-result"})
 _NO_REASON = frozenset({"CrashLoopBackOff", "ContainerCreating", "PodInitializing"})
 """Of a container that waits: they say that it does, not why."""
+_OF_PODS = frozenset({"status", "event"})
+"""What is said of any container of a workload, be it the one that a result is about or not."""
 _SHIM = "node-facts/read/reader/shimVersion"
 
 
@@ -92,7 +94,7 @@ class _Place:
         self._checks = checks
         self._evidence: dict[str, Evidence | None] = {}
         self._texts: dict[str, dict[str, list[str]]] = {}
-        self._searched: dict[tuple[str, tuple[str, ...]], tuple[bool, bool]] = {}
+        self._searched: dict[tuple[str, tuple[str, ...], frozenset[str]], tuple[bool, bool]] = {}
         self._met: dict[When, bool] = {}
 
     def first_hint(self, entries: Iterable[Hint], result: Result) -> Hint | None:
@@ -136,10 +138,13 @@ class _Place:
         return Counter(plain(said) for pod in self._silent_pods for said in pod).most_common(1)[0][0]
 
     def _found(self, hint: Hint, result: Result) -> bool:
+        # What was refused and is non-conformant stands in the result's own words. What else was said of pods may have
+        # passed, or be about another container.
+        others = hint.places - _OF_PODS if result.verdict is Verdict.NON_CONFORMANT else hint.places
         reads = self._checks[result.requirement].reads
-        key = hint.name, reads
+        key = hint.name, reads, others
         if key not in self._searched:
-            read = [text for name in reads for place in hint.places for text in self._said(name).get(place, ())]
+            read = [text for name in reads for place in others for text in self._said(name).get(place, ())]
             self._searched[key] = hints.search(hint, read)
         found, ruled_out = self._searched[key]
         if "seen" in hint.places:
@@ -149,7 +154,7 @@ class _Place:
 
     def _in_every_pod(self, hint: Hint) -> bool:
         pods = self._silent_pods
-        return bool(pods) and all(any(hint.text.search(said) for said in pod) for pod in pods)
+        return bool(pods) and all(hints.search(hint, pod)[0] for pod in pods)
 
     @cached_property
     def _silent_pods(self) -> list[list[str]]:
