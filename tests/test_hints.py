@@ -312,6 +312,16 @@ def test_a_text_is_taken_for_no_more_than_it_says(
     assert hint_of(requirement, node(), verdict=Verdict.NOT_PROVEN, seen=seen) == expected
 
 
+def test_a_kubelet_that_has_the_fix_is_not_to_be_updated(monkeypatch: pytest.MonkeyPatch) -> None:
+    Folder(monkeypatch)
+    seen = BY_NAME["flags-of-pod-and-container-differ"].example
+    for kubelet, expected in (
+        ("v1.24.17", "kubelet-reads-the-pods-flag"),
+        ("v1.25.0", "flags-of-pod-and-container-differ"),
+    ):
+        assert hint_of("operation/container-level/is-host-process", node(kubelet=kubelet), seen=seen) == expected
+
+
 def test_an_answer_about_something_else_is_no_trouble_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = {"message": "exceeded quota: not enough quota; x509: certificate signed by unknown authority"}
     Folder(monkeypatch, admission={**step(), "api": [answer]})
