@@ -203,6 +203,31 @@ def test_a_change_that_does_not(path: list[Any], value: Any, said: str) -> None:
     assert changes(sent, answered) == ([], [said])
 
 
+def test_what_is_added_beside_something_of_the_same_name_takes_nothing_away() -> None:
+    """
+    GKE adds a toleration for Windows nodes' taint, with another operator, to every pod that selects Windows.
+    """
+    sent = host_process_pod("x:1")
+    sent["spec"]["tolerations"] = [{"key": "a", "operator": "Exists", "effect": "NoSchedule"}]
+    sent["spec"]["containers"][0]["volumeMounts"] = [{"name": "v", "mountPath": "/a"}]
+    answered = admitted(sent)
+    answered["spec"]["tolerations"] += [
+        *sent["spec"]["tolerations"],
+        {"key": "a", "operator": "Equal", "value": "windows", "effect": "NoSchedule"},
+    ]
+    assert changes(sent, answered) == ([], ["adds spec.tolerations[a Equal windows NoSchedule]"])
+    mounts = answered["spec"]["containers"][0]["volumeMounts"]
+    mounts.append({"name": "v", "mountPath": "/b"})
+    assert changes(sent, answered)[0] == ["adds spec.containers[main].volumeMounts[v /b]"]
+    del mounts[0]
+    assert changes(sent, answered)[0] == [
+        "takes away spec.containers[main].volumeMounts[v /a]",
+        "adds spec.containers[main].volumeMounts[v /b]",
+    ]
+    answered["spec"]["tolerations"].remove(sent["spec"]["tolerations"][0])
+    assert "takes away spec.tolerations[a Exists NoSchedule]" in changes(sent, answered)[0]
+
+
 def test_the_token_that_a_pod_asks_for_has_to_be_mounted() -> None:
     """
     Whatever became of the field that asks for it: a policy may set it after the token has been mounted.

@@ -143,7 +143,9 @@ def _differences(path: str, sent: Any, answered: Any) -> Iterator[tuple[str, str
     if isinstance(sent, list) and isinstance(answered, list):
         step = "{}[{}]".format
         if _named(sent + answered):
-            sent, answered = _by_name(sent), _by_name(answered)
+            names = _names(sent + answered)
+            sent = dict(zip(names, sent, strict=False))
+            answered = dict(zip(names[len(sent) :], answered, strict=True))
         elif len(sent) == len(answered):
             sent, answered = dict(enumerate(sent)), dict(enumerate(answered))
     if not (isinstance(sent, dict) and isinstance(answered, dict)):
@@ -168,12 +170,18 @@ def _named(items: Sequence[Any]) -> bool:
     return all(isinstance(item, dict) and item.keys() & {"name", "key", "operator"} for item in items)
 
 
-def _by_name(items: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+def _names(items: Sequence[Mapping[str, Any]]) -> list[str]:
     """
-    The items by their names; one that a name is not enough for by where it is mounted, or what it tolerates, as well.
+    A name for each item of both sides, the same for the same one: a toleration is all that it tolerates, a volume's
+    mount is also where it is. That is told where the name is not enough.
     """
     names = [str(item.get("name", item.get("key", "*"))) for item in items]
-    return {
-        name if names.count(name) == 1 else f"{name} {item.get('mountPath') or item.get('effect')}": item
-        for name, item in zip(names, items, strict=True)
-    }
+    wholes: dict[str, set[str]] = {}
+    for name, item in zip(names, items, strict=True):
+        wholes.setdefault(name, set()).add(_whole(name, item))
+    return [name if len(wholes[name]) == 1 else _whole(name, item) for name, item in zip(names, items, strict=True)]
+
+
+def _whole(name: str, item: Mapping[str, Any]) -> str:
+    keys = ("mountPath",) if "name" in item else ("operator", "value", "effect")
+    return " ".join([name, *(str(item[key]) for key in keys if key in item)])
