@@ -126,6 +126,7 @@ def _put(pod: dict[str, Any], path: list[Any], value: Any) -> None:
 
 
 MAIN = ["spec", "containers", 0]
+DIGEST = f"sha256:{'0' * 64}"
 
 
 @pytest.mark.parametrize(
@@ -157,6 +158,16 @@ MAIN = ["spec", "containers", 0]
          "adds metadata.annotations.microsoft.com/disable-hostprocess-container"),
         ([*MAIN, "resources"], {"limits": {"memory": "64Mi"}}, "adds spec.containers[main].resources.limits.memory"),
         ([*MAIN, "env", "+"], {"name": "Path", "value": "C:\\x"}, "adds spec.containers[main].env[Path]"),
+        *(([*MAIN, "env", "+"], {"name": name, "value": "x"}, f"adds spec.containers[main].env[{name}]") for name in (
+            "__PSLockdownPolicy", "PSExecutionPolicyPreference", "PSModuleAnalysisCachePath", "COR_ENABLE_PROFILING",
+            "CORECLR_PROFILER", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT",
+        )),
+        (["metadata", "annotations"], {"io.containerd.cri.runtime-handler": "x"},
+         "adds metadata.annotations.io.containerd.cri.runtime-handler"),
+        ([*MAIN, "image"], f"mirror/x:1@{DIGEST}", "changes spec.containers[main].image"),
+        ([*MAIN, "image"], f"x:2@{DIGEST}", "changes spec.containers[main].image"),
+        *(([*MAIN, "resources"], {"limits": {"memory": small}}, "adds spec.containers[main].resources.limits.memory")
+          for small in ("1e8", "0.1Gi", "200000k", "100m", "-1")),
         ([*MAIN, "ports"], [{"containerPort": 80}], "adds spec.containers[main].ports"),
         (["spec", "overhead"], {"memory": "1Gi"}, "adds spec.overhead"),
         (["spec", "resources"], {"limits": {"memory": "1Gi"}}, "adds spec.resources"),
@@ -192,10 +203,15 @@ def test_only_an_api_server_that_does_not_know_the_field_may_drop_it(server: str
         ([*MAIN, "env", "+"], {"name": "PROXY", "value": "x"}, "adds spec.containers[main].env[PROXY]"),
         ([*MAIN, "resources"], {"limits": {"cpu": "1"}}, "adds spec.containers[main].resources.limits.cpu"),
         ([*MAIN, "resources"], {"limits": {"memory": "256Mi"}}, "adds spec.containers[main].resources.limits.memory"),
+        *(([*MAIN, "resources"], {"limits": {"memory": roomy}}, "adds spec.containers[main].resources.limits.memory")
+          for roomy in ("1e9", "1E9", "1Ei", "1Pi", "1P", "1.5Gi", ".5G")),
+        ([*MAIN, "image"], f"x:1@{DIGEST}", "pins spec.containers[main].image"),
+        ([*MAIN, "image"], f"x@{DIGEST}", "pins spec.containers[main].image"),
+        ([*MAIN, "env", "+"], {"name": "CORE", "value": "x"}, "adds spec.containers[main].env[CORE]"),
         ([*MAIN, "resources"], {"requests": {"cpu": "1"}}, "adds spec.containers[main].resources.requests.cpu"),
         (["spec", "tolerations", "+"], {"key": "os", "operator": "Exists"}, "adds spec.tolerations[os]"),
     ],
-)
+)  # fmt: skip
 def test_a_change_that_does_not(path: list[Any], value: Any, said: str) -> None:
     sent = host_process_pod("x:1")
     answered = admitted(sent)
@@ -226,6 +242,16 @@ def test_what_is_added_beside_something_of_the_same_name_takes_nothing_away() ->
     ]
     answered["spec"]["tolerations"].remove(sent["spec"]["tolerations"][0])
     assert "takes away spec.tolerations[a Exists NoSchedule]" in changes(sent, answered)[0]
+
+
+def test_an_image_that_is_pinned_may_lose_its_tag_and_not_its_digest() -> None:
+    sent = host_process_pod(f"registry:5000/x:1@{DIGEST}")
+    answered = admitted(sent)
+    _put(answered, [*MAIN, "image"], f"registry:5000/x@{DIGEST}")
+    assert changes(sent, answered) == ([], ["pins spec.containers[main].image"])
+    for other in (f"registry:5000/x:1@{DIGEST[:-1]}1", "registry:5000/x:1"):
+        _put(answered, [*MAIN, "image"], other)
+        assert changes(sent, answered) == (["changes spec.containers[main].image"], [])
 
 
 def test_the_token_that_a_pod_asks_for_has_to_be_mounted() -> None:

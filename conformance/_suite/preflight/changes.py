@@ -32,14 +32,16 @@ _HARMFUL = re.compile(
     rf"{_CONTAINER}"
     rf"|{_CONTAINER}\.(image|command|args|securityContext|workingDir|volumeMounts|volumeDevices|lifecycle|livenessProbe"
     r"|readinessProbe|startupProbe|envFrom|ports|restartPolicy|restartPolicyRules|tty|stdin)\b.*"
-    # From which Windows finds programs and PowerShell its modules, and what tells a probe who it is.
+    # From which Windows finds programs and PowerShell its modules, what binds PowerShell or loads a profiler into it,
+    # where the API server is, and what tells a probe who it is.
     rf"|{_CONTAINER}\.env\[(?i:path|pathext|psmodulepath|comspec|systemroot|systemdrive|windir|temp|tmp|userprofile"
-    r"|container_sandbox_mount_point|probe|role|task|stay|nonce)\].*"
+    r"|__pslockdownpolicy|psexecutionpolicypreference|psmoduleanalysiscachepath|cor_[^]]*|coreclr_[^]]*"
+    r"|kubernetes_service_host|kubernetes_service_port|container_sandbox_mount_point|probe|role|task|stay|nonce)\].*"
     r"|spec\.(volumes|hostNetwork|hostPID|hostIPC|hostUsers|os|runtimeClassName|securityContext|nodeSelector"
     r"|affinity|schedulingGates|hostAliases|hostname|activeDeadlineSeconds|restartPolicy|shareProcessNamespace|overhead"
     r"|resources|resourceClaims)\b.*"
     # What the runtime, or its shim, takes orders from.
-    r"|metadata\.annotations\.(io\.microsoft\.|microsoft\.com/(hostprocess-|disable-hostprocess-container)).*"
+    r"|metadata\.annotations\.(io\.microsoft\.|io\.containerd\.cri\.runtime-handler|microsoft\.com/(hostprocess-|disable-hostprocess-container)).*"
 )
 """What, when it is added, makes another pod of it."""
 _KIND = re.compile(rf"(adds|takes away) {_CONTAINER}|.*\.(hostNetwork|windowsOptions)\b.*|.* spec\.os\b.*")
@@ -54,10 +56,12 @@ _LEAVES = re.compile(
 _MEMORY_LIMIT = re.compile(rf"{_CONTAINER}\.resources\.limits\.memory")
 _ROOMY = 256 * 2**20
 """A memory limit that leaves a container room; PowerShell takes 60 to 100 MiB, and a probe has to work in it."""
-_QUANTITY = re.compile(r"(\d+)(Ki|Mi|Gi|Ti|k|M|G|T)?")
-_UNITS = {"": 1} | {f"{unit}i": 1024**power for power, unit in enumerate("KMGT", 1)} | {
-    unit: 1000**power for power, unit in enumerate("kMGT", 1)
-}  # fmt: skip
+_QUANTITY = re.compile(r"(\d+\.?\d*|\.\d+)(?:([KMGTPE]i|[kMGTPE])|[eE]([+-]?\d+))?")
+_UNITS = {f"{unit}i": 1024**power for power, unit in enumerate("KMGTPE", 1)} | {
+    unit: 1000**power for power, unit in enumerate("kMGTPE", 1)
+}
+_IMAGE = re.compile(r"(.+?)(?::([\w.-]+))?(?:@(sha256:[0-9a-f]{64}))?")
+"""Repository, tag, digest."""
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
@@ -130,8 +134,8 @@ def _is_harmful(sign: str, path: str, value: Any) -> bool:
         return False
     if _MEMORY_LIMIT.fullmatch(path) and sign == "adds":
         read = _QUANTITY.fullmatch(str(value))
-        return read is None or int(read[1]) * _UNITS[read[2] or ""] < _ROOMY
-    return sign != "adds" or _HARMFUL.fullmatch(path) is not None
+        return read is None or float(f"{read[1]}e{read[3] or 0}") * _UNITS.get(read[2], 1) < _ROOMY
+    return sign != "pins" and (sign != "adds" or _HARMFUL.fullmatch(path) is not None)
 
 
 def _differences(path: str, sent: Any, answered: Any) -> Iterator[tuple[str, str, Any]]:
@@ -150,7 +154,7 @@ def _differences(path: str, sent: Any, answered: Any) -> Iterator[tuple[str, str
             sent, answered = dict(enumerate(sent)), dict(enumerate(answered))
     if not (isinstance(sent, dict) and isinstance(answered, dict)):
         if sent != answered:
-            yield "changes", path, answered
+            yield "pins" if path.endswith(".image") and _pins(sent, answered) else "changes", path, answered
         return
     for key in [*sent, *(key for key in answered if key not in sent)]:
         below, now = step(path, key), answered.get(key)
@@ -164,6 +168,16 @@ def _differences(path: str, sent: Any, answered: Any) -> Iterator[tuple[str, str
             yield from _differences(below, {}, now)
         else:
             yield "adds", below, now
+
+
+def _pins(sent: object, answered: object) -> bool:
+    """
+    Whether it is the same image, by its digest.
+    """
+    one, other = _IMAGE.fullmatch(str(sent)), _IMAGE.fullmatch(str(answered))
+    if one is None or other is None or one[1] != other[1] or other[3] is None:
+        return False
+    return other[2] in {None, one[2]} and one[3] in {None, other[3]}
 
 
 def _named(items: Sequence[Any]) -> bool:
