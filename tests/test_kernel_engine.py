@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -77,6 +78,24 @@ def test_nothing_is_sent_to_a_node_that_went_before_its_turn(tmp_path: Path) -> 
     assert shared.untidy == []
     assert work.trouble is not None
     assert work.trouble.code == "node-vanished"
+
+
+def test_a_node_selector_that_the_node_meets_makes_no_other_pod(tmp_path: Path) -> None:
+    facts = ClusterFacts("existing", "v1.37.2", simulated=False)
+    plan = Plan("run", tmp_path, facts, NODES, ())
+    shared = Shared(
+        cast("Cluster", _Clock()), plan, Stage(namespaces_of("hpc-run"), {}), Seen(), lambda _: None, lambda: False
+    )
+    pod = {"kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": []}}
+    record = {"sent": [pod], "kubernetes": {"pod": {**pod, "spec": {**pod["spec"], "nodeSelector": {"pool": "a"}}}}}
+
+    def changed(pool: str) -> tuple[str, str] | None:
+        work = Work(workload.load("job-limits"), replace(NODES[0], labels={"pool": pool}), "0123456789a")
+        return WorkloadRun(shared, work)._changed(record)
+
+    assert changed("a") is None
+    told = f"admission made another pod of it: adds spec.nodeSelector.pool (not met by {NODES[0].name})"
+    assert changed("b") == ("pod-changed", told)
 
 
 def test_no_more_is_under_way_than_the_limit_and_no_record_is_held(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +27,7 @@ import pytest
 from conformance._suite.cli import program
 from conformance._suite.cluster import Answer, Cluster
 from conformance._suite.errors import TargetError, UsageError
+from conformance._suite.facts import NodeFacts
 from conformance._suite.preflight.admission import host_process_pod, look_inside
 from conformance._suite.preflight.changes import changes
 from conformance._suite.preflight.clocks import clock_notice, clock_skew
@@ -39,7 +41,7 @@ from infra.simulated.cluster import SimulatedCluster, parse_nodes
 from tests.conftest import ROOT, control_plane
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 ENFORCE = "pod-security.kubernetes.io/enforce"
 NEW, MIDDLE, OLD = "win-containerd-2-3-1", "win-containerd-1-7-1", "win-containerd-1-6-1"
@@ -141,7 +143,7 @@ DIGEST = f"sha256:{'0' * 64}"
         ([*MAIN, "env", 0, "value"], "changed", "changes spec.containers[main].env[PROBE].value"),
         (["spec", "hostNetwork"], False, "changes spec.hostNetwork"),
         (["spec", "nodeName"], None, "takes away spec.nodeName"),
-        (["spec", "nodeSelector"], {"a": "b"}, "adds spec.nodeSelector"),
+        (["spec", "nodeSelector"], {"a": "b"}, "adds spec.nodeSelector.a"),
         (["spec", "runtimeClassName"], "x", "adds spec.runtimeClassName"),
         (["spec", "securityContext", "windowsOptions", "runAsUserName"], "ContainerUser",
          "changes spec.securityContext.windowsOptions.runAsUserName"),
@@ -242,6 +244,30 @@ def test_what_is_added_beside_something_of_the_same_name_takes_nothing_away() ->
     ]
     answered["spec"]["tolerations"].remove(sent["spec"]["tolerations"][0])
     assert "takes away spec.tolerations[a Exists NoSchedule]" in changes(sent, answered)[0]
+
+
+def test_a_node_selector_that_every_node_meets_may_be_added() -> None:
+    """
+    PodNodeSelector, OpenShift and others give every pod of a namespace one.
+    """
+    sent = host_process_pod(Needs().image)
+    answered = admitted(sent)
+    answered["spec"]["nodeSelector"] = {"pool": "windows"}
+    met = NodeFacts("a", "u", "", "", "", "", "", "", 4, labels={"pool": "windows"})
+    unmet = replace(met, name="b", labels={"pool": "linux"})
+    assert changes(sent, answered, nodes=[met]) == ([], ["adds spec.nodeSelector.pool"])
+    assert changes(sent, answered, nodes=[met, unmet]) == (["adds spec.nodeSelector.pool (not met by b)"], [])
+    sent["spec"]["nodeSelector"] = {"pool": "linux"}
+    assert changes(sent, answered, nodes=[met]) == (["changes spec.nodeSelector.pool"], [])
+    del sent["spec"]["nodeSelector"]
+    answer = {"POST /api/v1/namespaces/x/pods": Answer(201, answered)}
+    no_standard = Needs(pod_security=False)
+    assert seen_inside(answer, no_standard, [met]) == (
+        [],
+        ["admission in namespace x changes pods: adds spec.nodeSelector.pool"],
+    )
+    (problem,), _ = seen_inside(answer, no_standard, [met, unmet])
+    assert "makes other pods of the suite's: adds spec.nodeSelector.pool (not met by b) — " in problem
 
 
 def test_an_image_that_is_pinned_may_lose_its_tag_and_not_its_digest() -> None:
@@ -392,10 +418,12 @@ LEVELS = ("baseline", "restricted")
 FAITHFUL = {f"POST /api/v1/namespaces/x-{level}/pods": refusal(PSA.format(level=level)) for level in LEVELS}
 
 
-def seen_inside(answers: dict[str, Answer], needs: Needs | None = None) -> tuple[list[str], list[str]]:
+def seen_inside(
+    answers: dict[str, Answer], needs: Needs | None = None, nodes: Sequence[NodeFacts] = ()
+) -> tuple[list[str], list[str]]:
     said: list[str] = []
-    cluster = Played({**FAITHFUL, **answers}).cluster()
-    return asyncio.run(look_inside(cluster, INSIDE, (), needs or Needs(), said.append, server="v1.33.4")), said
+    cluster, needs = Played({**FAITHFUL, **answers}).cluster(), needs or Needs()
+    return asyncio.run(look_inside(cluster, INSIDE, (), needs, said.append, server="v1.33.4", nodes=nodes)), said
 
 
 def test_a_faithful_cluster_has_no_problem() -> None:

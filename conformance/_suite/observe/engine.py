@@ -160,7 +160,7 @@ class Engine:
         needs = Needs(pod_security="baseline" in namespaces, image=plan.images.resolve(BASE_IMAGE))
         asked = list(trials(plan, self._stage, cluster.now()))
         problems = await look_inside(
-            cluster, namespaces, asked, needs, self._remark, server=plan.cluster.server_version
+            cluster, namespaces, asked, needs, self._remark, server=plan.cluster.server_version, nodes=plan.nodes
         )
         if problems:
             raise TargetError(told(problems))

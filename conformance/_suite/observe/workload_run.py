@@ -299,7 +299,7 @@ class WorkloadRun:
         if pod is None or node is None or not record["sent"]:
             return None
         sent = manifests.part_of(record["sent"][-1], node)
-        harmful, _ = changes(sent, pod, self._shared.plan.cluster.server_version)
+        harmful, _ = changes(sent, pod, self._shared.plan.cluster.server_version, [node])
         return ("pod-changed", f"admission made another pod of it: {', '.join(harmful)}") if harmful else None
 
     def _create(self, step: Step, documents: list[dict[str, Any]]) -> Creating:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from conformance._suite.cluster import Answer, Cluster
+    from conformance._suite.facts import NodeFacts
     from conformance._suite.preflight.needs import Needs
     from conformance._suite.say import Say
 
@@ -73,13 +74,21 @@ async def given_namespaces(cluster: Cluster, namespaces: Mapping[str, str], need
 
 
 async def look_inside(
-    cluster: Cluster, namespaces: Mapping[str, str], trials: Sequence[Trial], needs: Needs, say: Say, *, server: str
+    cluster: Cluster,
+    namespaces: Mapping[str, str],
+    trials: Sequence[Trial],
+    needs: Needs,
+    say: Say,
+    *,
+    server: str,
+    nodes: Sequence[NodeFacts] = (),
 ) -> list[str]:
     """
     Try, by dry runs that are sent at once, what admission does to what the run will send (``trials``), to a HostProcess
     pod in ``main``, and, where Pod Security is judged, to an ordinary pod in each of the run's namespaces (by key), and
     whether Pod Security applies to this user. Returns what is wrong; a namespace that has lost its label, and a
-    refusal by a standard that is judged, are left to the checks. ``server`` is the API server's version.
+    refusal by a standard that is judged, are left to the checks. ``server`` is the API server's version; ``nodes`` are
+    those under test.
     """
     asked = [*trials]
     if "main" in namespaces:
@@ -95,7 +104,11 @@ async def look_inside(
     )
     tried = list(zip(asked, answers, strict=True))
     levels = {name: LEVELS[key] for key, name in namespaces.items()}
-    return [*_refused(tried, levels), *_changed(tried, server, say), *(one for problems in found for one in problems)]
+    return [
+        *_refused(tried, levels),
+        *_changed(tried, server, nodes, say),
+        *(one for problems in found for one in problems),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +159,7 @@ def _refused(tried: Sequence[tuple[Trial, Answer]], levels: Mapping[str, str]) -
     ]
 
 
-def _changed(tried: Sequence[tuple[Trial, Answer]], server: str, say: Say) -> list[str]:
+def _changed(tried: Sequence[tuple[Trial, Answer]], server: str, nodes: Sequence[NodeFacts], say: Say) -> list[str]:
     """
     A problem for each namespace in which admission makes other pods of what is sent; other changes are only said.
     """
@@ -155,7 +168,7 @@ def _changed(tried: Sequence[tuple[Trial, Answer]], server: str, say: Say) -> li
     for trial, answer in tried:
         if answer.code not in {200, 201} or "spec" not in trial.document or "spec" not in answer.body:
             continue
-        bad, good = changes(trial.document, answer.body, server)
+        bad, good = changes(trial.document, answer.body, server, nodes)
         if trial.kind_only:
             bad, good = kind_changes(bad), []
         for found, into in ((bad, harmful), (good, harmless)):

@@ -12,6 +12,8 @@ from conformance._suite.versions import comes_before
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from conformance._suite.facts import NodeFacts
+
 _CONTAINER = r"spec\.(?:containers|initContainers|ephemeralContainers)\[[^]]*\]"
 _DEFAULTED = re.compile(
     r"metadata\.(uid|namespace|creationTimestamp|generation|resourceVersion|managedFields|selfLink)"
@@ -51,8 +53,10 @@ What may even be changed: a request is the scheduler's, no limit; and the token 
 """
 _LEAVES = re.compile(
     rf"metadata\.(labels|annotations)|{_CONTAINER}\.resources(\.(limits|requests))?|(.*\.)?securityContext"
+    r"|spec\.nodeSelector"
 )
 """What is looked at key by key even where nothing was sent."""
+_SELECTOR = "spec.nodeSelector."
 _MEMORY_LIMIT = re.compile(rf"{_CONTAINER}\.resources\.limits\.memory")
 _ROOMY = 256 * 2**20
 """A memory limit that leaves a container room; PowerShell takes 60 to 100 MiB, and a probe has to work in it."""
@@ -65,11 +69,14 @@ _IMAGE = re.compile(r"(.+?)(?::([\w.-]+))?(?:@(sha256:[0-9a-f]{64}))?")
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
-def changes(sent: Mapping[str, Any], answered: Mapping[str, Any], server: str = "") -> tuple[list[str], list[str]]:
+def changes(
+    sent: Mapping[str, Any], answered: Mapping[str, Any], server: str = "", nodes: Sequence[NodeFacts] = ()
+) -> tuple[list[str], list[str]]:
     """
     What admission did to a pod (a DaemonSet's template, ephemeral containers that are patched into a pod), by JSON
     path: what makes another pod of it, and what does not. Whatever was sent and came back otherwise makes another pod
     of it. ``answered`` is the API's object; of a DaemonSet it may be a pod. ``server`` is the API server's version.
+    What all of ``nodes`` have may be added to the node selector.
     """
     sent, answered = _pod(sent), _pod(answered)
     if sent.keys() == {"spec"}:  # a patch
@@ -79,7 +86,12 @@ def changes(sent: Mapping[str, Any], answered: Mapping[str, Any], server: str = 
     for sign, path, value in _differences("", sent, answered):
         if (sign == "adds" and _is_default(path, value, answered)) or _is_unknown(sign, path, server):
             continue
-        (harmful if _is_harmful(sign, path, value) else harmless).append(f"{sign} {path}")
+        selected = sign == "adds" and path.startswith(_SELECTOR)
+        unmet = [one.name for one in nodes if one.labels.get(path.removeprefix(_SELECTOR)) != value] if selected else []
+        if _is_harmful(sign, path, value) and not (selected and nodes and not unmet):
+            harmful.append(f"{sign} {path}" + (f" (not met by {unmet[0]})" if unmet else ""))
+        else:
+            harmless.append(f"{sign} {path}")
     if sent["spec"].get("automountServiceAccountToken"):
         harmful += [
             f"takes away spec.containers[{container['name']}].volumeMounts[the account's token]"
