@@ -324,6 +324,31 @@ def test_trouble_of_the_runtime_is_no_finding_about_a_sample(state: dict[str, An
     assert ping == ("red" if expected == "running" else expected)
 
 
+RIGHTS = {"isAdministrator": True, "groups": ["S-1-5-32-544"]}
+MODE = {"code": "language-mode", "message": "ConstrainedLanguage"}
+CRASHING = {**waiting("CrashLoopBackOff"), "lastState": ended("Error")["state"]}
+
+
+@pytest.mark.parametrize(
+    ("state", "facts", "told", "expected"),
+    [
+        ({}, RIGHTS, {}, "green"),
+        ({}, RIGHTS | {"isAdministrator": False}, {}, "red"),
+        (CRASHING, RIGHTS, {}, "red"),
+        (ended("StartError", PROGRAM + "executable"), None, {"code": "no-output", "message": "x"}, "red"),
+        # Device Guard, AppLocker; AMSI, of which the bootstrap itself knows nothing.
+        (CRASHING, None, MODE, "language-mode"),
+        (CRASHING, None, {"code": "output-missing", "message": "x"}, "output-missing"),
+        (ended("StartError", TIMED_OUT), None, MODE, "runtime-trouble"),
+    ],
+)
+def test_a_daemonset_whose_script_may_not_run_shows_no_rights(
+    state: dict[str, Any], facts: object, told: dict[str, str], expected: str
+) -> None:
+    seen = {"container": "powershell", "state": state, "facts": facts, "told": {"powershell": told} if told else {}}
+    assert judge("operation/aks-daemonset/administrator-rights", "run", **seen) == expected
+
+
 def test_a_pod_that_was_evicted_says_nothing() -> None:
     status = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."}
     assert judge("operation/ping-sample/answered", "run", status=status, state=ended("Error")) == "pod-stopped"
