@@ -211,8 +211,8 @@ def test_a_list_of_users_before_that_is_not_whole_proves_nothing() -> None:
         (["S-1-5-32-544"], [], "logon-right-missing"),
         ([], [], "logon-right-missing"),
         *(([sid], [], "red") for sid in ("S-1-1-0", "S-1-5-11", "S-1-5-4", "S-1-5-32-545", GROUP)),
-        *((["S-1-5-32-545"], [sid], "logon-right-missing") for sid in ("S-1-5-113", "S-1-5-114", "S-1-1-0", GROUP)),
-        (["S-1-5-32-545"], ["S-1-5-32-546"], "red"),
+        *((["S-1-5-32-545"], [sid], "logon-right-missing") for sid in ("S-1-5-113", "S-1-1-0", GROUP)),
+        (["S-1-5-32-545"], ["S-1-5-32-546", "S-1-5-114"], "red"),
     ],
 )
 def test_a_log_on_that_the_nodes_policy_forbids(allowed: list[str], denied: list[str], expected: str) -> None:
@@ -229,14 +229,16 @@ def test_a_log_on_that_the_nodes_policy_forbids(allowed: list[str], denied: list
         ("S-1-5-18", 0, None, GROUP, "green"),
         ("S-1-5-18", 0, None, None, "red"),
         ("S-1-5-18", 2, 5, None, "red"),
-        ("S-1-5-18", 2, 1379, GROUP, "group-not-made"),
-        ("S-1-5-18", 2, 1450, None, "group-not-made"),
+        ("S-1-5-18", 2, 1314, None, "red"),
+        # There already, no memory, a full disk, a shutdown, no service, and what nobody has thought of.
+        *(("S-1-5-18", 2, number, None, "group-not-made") for number in (1379, 1450, 112, 1115, 1726, 2138, 2114, 9999)),
+        *(("S-1-5-18", code, None, None, "group-not-made") for code in (1, 2, -1073741502, 0xC0000142, None)),
         ("S-1-5-19", 2, 5, None, "not-system"),
         (None, 2, 5, None, "fact-unknown"),
     ],
 )
 def test_a_group_made_in_a_container(
-    account: str | None, exit_code: int, number: int | None, sid: str | None, expected: str
+    account: str | None, exit_code: int | None, number: int | None, sid: str | None, expected: str
 ) -> None:
     group = {"exitCode": exit_code, "number": number, "sid": sid}
     assert verdict(group_is_made, local_accounts(MEMBER, LEFT, sid=account, group=group)) == expected
@@ -277,6 +279,8 @@ def test_where_no_script_may_run_whoami_says_who_ran() -> None:
         # The node itself has no more memory.
         (300, "refused", 390, "other-limit"),
         (0, "refused", 80, "other-limit"),
+        # The job is above its limit: whatever refused, the job's did not.
+        (416, "refused", 513, "other-limit"),
         (416, "refused", NOT_LOOKED, "fact-unknown"),
     ],
 )
@@ -297,6 +301,7 @@ def test_where_one_process_is_refused(mebibytes: int, outcome: str, peak: object
         # Two PowerShells of 140 MiB leave nothing for the child.
         ((208, "complete", 360), (0, "refused", 500), "green"),
         ((208, "complete", 300), (64, "refused", 440), "other-limit"),
+        ((208, "complete", 300), (256, "refused", 640), "red"),
         ((208, "complete", 300), (144, "refused", NOT_LOOKED), "fact-unknown"),
         ((192, "refused", 500), (0, "refused", 500), "parent-refused"),
     ],
