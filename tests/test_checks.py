@@ -231,7 +231,10 @@ def test_a_log_on_that_the_nodes_policy_forbids(allowed: list[str], denied: list
         ("S-1-5-18", 2, 5, None, "red"),
         ("S-1-5-18", 2, 1314, None, "red"),
         # There already, no memory, a full disk, a shutdown, no service, and what nobody has thought of.
-        *(("S-1-5-18", 2, number, None, "group-not-made") for number in (1379, 1450, 112, 1115, 1726, 2138, 2114, 9999)),
+        *(
+            ("S-1-5-18", 2, number, None, "group-not-made")
+            for number in (1379, 1450, 112, 1115, 1726, 2138, 2114, 9999)
+        ),
         *(("S-1-5-18", code, None, None, "group-not-made") for code in (1, 2, -1073741502, 0xC0000142, None)),
         ("S-1-5-19", 2, 5, None, "not-system"),
         (None, 2, 5, None, "fact-unknown"),

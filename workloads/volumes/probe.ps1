@@ -138,13 +138,15 @@ function Read-Certificates([string] $text) {
     }
 }
 
-# Trusted: a chain, right name included, that ends at the cluster's own authority.
+# Trusted: a chain, right name included, that ends at the cluster's own authority, which signs for clients too: its leaf
+# must be a server's (1.3.6.1.5.5.7.3.1).
 $trust = {
     param($origin, $certificate, $chain, $problems)
     $reached['certificate'] = $true
     $own = New-Object Security.Cryptography.X509Certificates.X509Chain
     $own.ChainPolicy.RevocationMode = 'NoCheck'
     $own.ChainPolicy.VerificationFlags = 'AllowUnknownCertificateAuthority'
+    [void] $own.ChainPolicy.ApplicationPolicy.Add((New-Object Security.Cryptography.Oid '1.3.6.1.5.5.7.3.1'))
     foreach ($authority in $authorities) { [void] $own.ChainPolicy.ExtraStore.Add($authority) }
     foreach ($element in $chain.ChainElements) { [void] $own.ChainPolicy.ExtraStore.Add($element.Certificate) }
     $leaf = New-Object Security.Cryptography.X509Certificates.X509Certificate2($certificate)
