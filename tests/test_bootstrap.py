@@ -55,6 +55,7 @@ def reason(log: str) -> tuple[str, str]:
 
 
 BOOTSTRAP = BOOTSTRAPS[0].read_text(encoding="ascii")
+SHORT = BOOTSTRAP.replace("-Seconds 2", "-Milliseconds 1")
 
 
 @needs_an_engine
@@ -114,6 +115,23 @@ def test_a_step_of_a_machine_gets_its_parameters_and_its_data() -> None:
     parts = [pack(body).encode(), pack(b'{"task": "check", "given": {"path": "x"}}').encode(), b"ZGF0YQ==", b"Zg=="]
     text = BOOTSTRAPS[1].read_text(encoding="ascii")
     assert run(encoded(text), stdin=b"\r\n".join(parts) + b"\r\n") == (0, "check x 2 ZGF0YQ==\n", "")
+
+
+@needs_an_engine
+@pytest.mark.parametrize(
+    ("workload", "call", "fact"),
+    [
+        ("node-facts", "[Microsoft.Win32.Registry]::GetValue($key, 'UBR', $null)", "windows"),
+        ("identity", "[Net.Dns]::GetHostName()", "hostName"),
+        ("host-network", "[Net.Dns]::GetHostName()", "hostName"),
+    ],
+)
+def test_what_windows_always_has_and_does_not_tell_is_an_error(workload: str, call: str, fact: str) -> None:
+    text = (ROOT / "workloads" / workload / "probe.ps1").read_text(encoding="ascii")
+    without = re.sub(r"\[Microsoft\.Win32\.Registry\]::GetValue\(.*?\)", "'1'", text.replace(call, "$null"))
+    assert call in text
+    _, output, _ = run(encoded(SHORT), PROBE=pack(without.encode()), ROLE="listen", HOST_IP="127.0.0.1")
+    assert "null where there must be a value" in evidence.parse_output(output)[fact]["error"]
 
 
 def test_errors_that_windows_powershell_writes_as_clixml_are_read() -> None:

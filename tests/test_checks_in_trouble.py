@@ -4,6 +4,7 @@ Checks of network, storage and operation, given what no simulated node shows: tr
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from conformance._suite import catalogue, pod_status
 from conformance._suite.facts import ClusterFacts, NodeFacts
 from conformance._suite.observation import Evidence, Step
 from conformance._suite.trouble import WIN32, cause, is_trouble
+from conformance.network.test_host_network import likely_cause
 from conformance.operation.states import state_of
 from conformance.storage.test_volumes import KINDS
 
@@ -35,6 +37,7 @@ def judge(requirement: str, step: str, **seen: Any) -> str:
     state = {"name": container, "ready": True, "state": {"running": {}}, **seen.get("state", {})}
     pod = {
         "metadata": {"name": "p", "uid": UID},
+        "spec": {"containers": [{"name": container}]},
         "status": {"phase": "Running", "containerStatuses": [state], **seen.get("status", {})},
     }
     data = {
@@ -78,6 +81,9 @@ def test_every_requirement_of_a_node_says_since_when_it_holds() -> None:
         (503, "failed to dial 10.0.0.4:5000: dial tcp 127.0.0.1:8131: connect: connection refused", ""),
         (503, "dial tcp 10.0.0.4:50001: connect: connection refused", ""),
         (503, "error trying to reach service: dial tcp 10.0.0.4:5000: i/o timeout", ""),
+        (503, "dial tcp 10.0.0.4:5000: i/o timeout; fallback connection refused", ""),
+        (503, "dial tcp 10.0.0.4:5000: proxyconnect: connection refused by proxy 10.9.9.9", ""),
+        (503, "proxy error from x while dialing 10.0.0.4:5000, code 502: 502 connection refused by proxy 10.9.9.9", ""),
         (503, "dial tcp 10.0.0.4:5000: connect: no route to host", ""),
         (503, "No agent available", ""),
         (502, "EOF", ""),
@@ -97,6 +103,25 @@ def test_only_a_refusal_or_another_answer_is_the_networks(code: int, said: str, 
     assert judge("network/host-network/listener", "listen", **seen) == "green"
 
 
+@pytest.mark.parametrize(
+    ("pod_ip", "wanted", "taken", "said", "unsaid"),
+    [
+        ("10.0.0.4", "0", None, "firewall.*: --listener-port makes it one port", "podIP"),
+        ("10.0.0.4", "5000", None, "firewall.*: it has to let port 5000 through", "--listener-port"),
+        ("10.0.0.4", "4000", 10013, "--listener-port names could not be had: socket error 10013.*firewall", "podIP"),
+        ("10.244.0.6", "0", None, "status.podIP, 10.244.0.6, where the container does not listen", "firewall"),
+        ("10.244.0.6", "5000", None, "status.podIP, 10.244.0.6, where", "firewall|--listener-port"),
+    ],
+)
+def test_why_nobody_came_through(pod_ip: str, wanted: str, taken: int | None, said: str, unsaid: str) -> None:
+    env = [{"name": "HOST_IP", "valueFrom": {}}, {"name": "LISTENER_PORT", "value": wanted}]
+    pod = {"spec": {"containers": [{"name": "listener", "env": env}]}, "status": {"podIP": pod_ip}}
+    listener = {"address": "10.0.0.4", "port": 5000, "socketError": None, "wantedPortError": taken}
+    told = likely_cause(Step({"name": "listen", "kubernetes": {"pod": pod}}), listener)
+    assert re.search(said, told)
+    assert not re.search(unsaid, told)
+
+
 @pytest.mark.parametrize(("error", "expected"), [(10049, "red"), (10013, "socket-trouble")])
 def test_an_address_that_cannot_be_bound(error: int, expected: str) -> None:
     listener = {"address": "10.0.0.4", "port": None, "socketError": error, "wantedPortError": None}
@@ -107,9 +132,14 @@ def test_an_address_that_cannot_be_bound(error: int, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("host", "kubelet", "expected"),
-    [("win-1", "WIN-1", "green"), ("5f2a7c9e1b", "WIN-1", "red"), ("win-1", "", "node-fact-missing")],
+    [
+        ("win-1", "WIN-1", "green"),
+        ("5f2a7c9e1b", "WIN-1", "red"),
+        ("win-1", "", "node-fact-missing"),
+        (None, "WIN-1", "fact-unknown"),
+    ],
 )
-def test_the_host_name_is_compared_with_the_kubelets(host: str, kubelet: str, expected: str) -> None:
+def test_the_host_name_is_compared_with_the_kubelets(host: str | None, kubelet: str, expected: str) -> None:
     """
     Whatever the container finds elsewhere: the registry of an isolated one has its own name too.
     """
@@ -396,11 +426,12 @@ ORDINARY = "failed to create shim task: hcs::CreateComputeSystem x: The paramete
         (ended("StartError", TIMED_OUT), None, "runtime-trouble"),
         (waiting("CreateContainerError", "in words that nobody knows"), None, "not-started"),
         (ended("Completed", exitCode=0), None, "no-output"),
+        (ended("Completed", exitCode=0), "", "fact-unknown"),
     ],
 )
 def test_a_container_that_says_itself_that_it_is_a_host_process_container(
     state: dict[str, Any], host: str | None, expected: str
 ) -> None:
-    facts = {"hostName": host} if host else None
+    facts = {"hostName": host or None} if host is not None else None
     seen = {"container": "by-itself", "facts": facts, "state": state, "node": replace(NODE, machine_id="win-1")}
     assert judge("operation/container-level/is-host-process", "start", **seen) == expected

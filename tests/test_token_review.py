@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 from conformance._suite import evidence
 from conformance._suite.workload import pack
 from tests.powershell import ROOT
-from tests.test_bootstrap import BOOTSTRAP, needs_an_engine, run
+from tests.test_bootstrap import SHORT, needs_an_engine, run
 from tests.test_bootstrap import encoded as command
 
 if TYPE_CHECKING:
@@ -112,10 +112,10 @@ def test_a_token_is_sent_to_an_api_server_alone(
     (account / "ca.crt").write_bytes(authority.certificate.public_bytes(PEM))
     (account / "token").write_text("head.claims.signature")
     leaf = (authority if own else Authority()).leaf(tmp_path / "leaf.pem", host, usage)
-    text = BOOTSTRAP.replace("-Seconds 2", "-Milliseconds 1")
+
     with listening(leaf) as (port, got):
         _, output, _ = run(
-            command(text),
+            command(SHORT),
             PROBE=pack((ROOT / "workloads" / "volumes" / "probe.ps1").read_bytes()),
             ROLE="read",
             NONCE="0",

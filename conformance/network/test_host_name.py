@@ -33,5 +33,5 @@ def test_the_host_name_is_the_nodes(observation: Observation) -> None:
     """
     The witness is the kubelet: whatever the container itself finds, the registry too, may be its own.
     """
-    seen, machine = observation.step("listen").probe("listener")["hostName"], observation.node.machine_id
+    seen, machine = observation.step("listen").probe("listener").known("hostName"), observation.node.machine_id
     assert on_the_machine(seen, machine), f"{seen!r} is not the kubelet's {machine!r}"

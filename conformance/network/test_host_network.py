@@ -12,6 +12,8 @@ from conformance import Containerd, Defect, Level, Observation, Requirement, Unk
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from conformance._suite.observation import Step
+
 NETWORKING = (
     "https://github.com/kubernetes/enhancements/blob/master/keps/sig-windows/"
     "1981-windows-privileged-container-support/README.md#networking"
@@ -22,12 +24,31 @@ NOT_OF_THIS_MACHINE = 10049
 
 def refused(listener: Mapping[str, Any], said: str) -> bool:
     """
-    Whether the API server was told that the listener's own address and port refused the connection; a refusal by
-    something between them, such as a konnectivity proxy, is none.
+    Whether the API server was told that the listener's own address and port refused the connection: by the call that
+    connects, or by the whole answer of a proxy that was asked to. A refusal by something between them is none.
     """
     address = f"[{listener['address']}]" if ":" in listener["address"] else listener["address"]
-    there = rf"\b(?:dial tcp|dialing) {re.escape(address)}:{listener['port']}\b"
-    return bool(re.search(rf"{there}(?:(?!dial).)*(?:connection|actively) refused", said, re.IGNORECASE | re.DOTALL))
+    there = rf"\b{{}} {re.escape(address)}:{listener['port']}"
+    connect = rf"{there.format('dial tcp')}: connect(?:: connection refused|ex: [^:]*\brefused)\b"
+    proxied = rf"{there.format('dialing')}, code \d+: \d+ connection refused$"
+    return bool(re.search(f"{connect}|{proxied}", said, re.IGNORECASE))
+
+
+def likely_cause(step: Step, listener: Mapping[str, Any]) -> str:
+    """
+    Why the API server may not have reached the listener, and what helps.
+    """
+    pod, taken = step.pod, listener.get("wantedPortError")
+    asked = pod["status"].get("podIP")
+    if asked != listener["address"]:
+        return f"The API server asks at the pod's status.podIP, {asked}, where the container does not listen"
+    cause = "The likely cause is a firewall between the API server and the node"
+    if taken:
+        return f"The port that --listener-port names could not be had: socket error {taken}. {cause}"
+    sent = [one for container in pod["spec"]["containers"] for one in container.get("env", ())]
+    if any(one["name"] == "LISTENER_PORT" and one.get("value") != "0" for one in sent):
+        return f"{cause}: it has to let port {listener['port']} through"
+    return f"{cause}: --listener-port makes it one port that can be let through"
 
 
 ADDRESSES = Requirement(
@@ -104,12 +125,9 @@ def test_a_listener_on_the_nodes_address_answers(observation: Observation) -> No
         raise Unknown("the listener had ended when it was asked", "listener-ended")
     said = str(answer["body"] if answer["code"] == 200 else answer["message"]).strip()
     if answer["code"] != 200 and not refused(listener, said):
-        taken = listener.get("wantedPortError")
         raise Unknown(
             f"the API server did not reach {listener['address']}, port {listener['port']}: {answer['code']} {said}. "
-            + (f"The port that --listener-port names could not be had: socket error {taken}. " if taken else "")
-            + "The likely cause is a firewall between the API server and the node: --listener-port makes it one port "
-            "that can be let through",
+            + likely_cause(step, listener),
             "proxy-trouble",
         )
     assert {"code": answer["code"], "body": said} == {"code": 200, "body": observation.parameters["nonce"]}

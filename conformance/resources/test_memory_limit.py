@@ -30,9 +30,7 @@ def stopped_by_this_limit(allocation: Facts, limit: int) -> None:
     """
     peak = most(allocation)
     if not limit - BLOCK_MEBIBYTES <= peak <= limit:
-        raise Unknown(
-            f"not refused at the limit: the job had at most {peak:.0f} of {limit} MiB", "other-limit"
-        )
+        raise Unknown(f"not refused at the limit: the job had at most {peak:.0f} of {limit} MiB", "other-limit")
 
 
 def most(allocation: Facts) -> float:
