@@ -160,8 +160,8 @@ def _differences(path: str, sent: Any, answered: Any) -> Iterator[tuple[str, str
         step = "{}[{}]".format
         if _named(sent + answered):
             names = _names(sent + answered)
-            sent = dict(zip(names, sent, strict=False))
             answered = dict(zip(names[len(sent) :], answered, strict=True))
+            sent = dict(zip(names, sent, strict=False))
         elif len(sent) == len(answered):
             sent, answered = dict(enumerate(sent)), dict(enumerate(answered))
     if not (isinstance(sent, dict) and isinstance(answered, dict)):
