@@ -172,6 +172,14 @@ def test_a_cause_too_many_is_red(name: str, request_name: str) -> None:
 
 
 MIXED_SPEC = f"spec: {MIXED}"
+KYVERNO = (
+    'admission webhook "validate.kyverno.svc-fail" denied the request: resource Pod/x was blocked: Validation rule '
+    "'baseline' failed. It violates PodSecurity \"baseline:latest\": hostProcess (pod must not set it)"
+)
+QUOTES = (
+    'admission webhook "guard.example" denied the request: pods "p" is forbidden: violates PodSecurity '
+    '"baseline:latest": hostProcess (pod must not set it)'
+)
 POLICY = "ValidatingAdmissionPolicy 'owners' with binding 'owners' denied request: a DaemonSet needs an owner"
 WEBHOOK = 'admission webhook "guard.example" denied the request: [spec.hostNetwork: not here]'
 
@@ -188,6 +196,8 @@ def denial(message: str, **cause: str) -> Answer:
     "answer",
     [
         Answer(403, {"message": "a webhook"}),
+        Answer(403, {"message": KYVERNO}),
+        Answer(403, {"message": QUOTES}),
         Answer(404, {"reason": "NotFound"}),
         denial(f'daemonsets.apps "x" is forbidden: {POLICY}'),
         denial("in other words"),
@@ -228,6 +238,47 @@ def test_an_ordinary_pod_that_is_refused_is_a_control_that_failed(level: str, ve
     with pytest.raises(Unknown, match="an ordinary pod is refused") as unknown:
         judge(observed({**answers, f"{level}-ordinary": refused}))
     assert unknown.value.code == "control-refused"
+
+
+@pytest.mark.parametrize("said", [KYVERNO, QUOTES])
+def test_who_knows_the_same_standards_is_not_pod_security(said: str) -> None:
+    answers = {f"baseline-{where}-level": Answer(403, {"message": said}) for where in ("pod", "container")}
+    with pytest.raises(Unknown, match="neither admitted nor refused by Pod Security") as unknown:
+        test_pod_security.test_baseline_refuses(observed({**answers, "baseline-ordinary": Answer(201, {})}))
+    assert unknown.value.code == "other-refusal"
+
+
+VIOLATES = 'Error creating: pods "p-x" is forbidden: violates PodSecurity "{}:latest": host namespaces (a), '
+FAILED = VIOLATES.format("baseline") + "hostProcess (pod must not set it)"
+EARLIER = 'Error creating: pods "p-" is forbidden: error looking up service account n/default: not found'
+
+
+@pytest.mark.parametrize(
+    ("events", "verdict"),
+    [
+        ([("FailedCreate", FAILED)], None),
+        ([("FailedCreate", f"(combined from similar events): {FAILED}")], None),
+        ([("FailedCreate", EARLIER), ("FailedCreate", FAILED)], None),
+        ([("FailedCreate", VIOLATES.format("baseline") + "hostPo"), ("FailedCreate", FAILED)], None),
+        ([("FailedCreate", VIOLATES.format("baseline") + "hostPo")], Unknown),
+        ([("FailedCreate", EARLIER)], Unknown),
+        ([("FailedCreate", f"Error creating: {KYVERNO}")], Unknown),
+        ([("FailedCreate", VIOLATES.format("restricted") + "hostProcess (pod must not set it)")], AssertionError),
+        ([("FailedCreate", VIOLATES.format("baseline") + "hostPort (it)")], AssertionError),
+        ([("FailedCreate", FAILED), ("SuccessfulCreate", "Created pod: p-x")], AssertionError),
+        ([("FailedCreate", EARLIER), ("SuccessfulCreate", "Created pod: p-x")], AssertionError),
+        ([], AssertionError),
+    ],
+)
+def test_of_a_daemonsets_events_the_one_of_pod_security_counts(
+    events: list[tuple[str, str]], verdict: type[Exception] | None
+) -> None:
+    said = [{"reason": reason, "message": message} for reason, message in events]
+    step = {"name": "daemonset", "met": True, "trouble": None, "kubernetes": {"events": said}}
+    evidence = {"admission": Evidence({"steps": [step]})}
+    observation = Observation(evidence, ClusterFacts("simulated", "v1.37.2", simulated=True))
+    with pytest.raises(verdict) if verdict else contextlib.nullcontext():
+        test_pod_security.test_a_daemonset_hears_that_its_pods_are_refused(observation)
 
 
 @pytest.mark.parametrize("level", ["baseline", "restricted"])

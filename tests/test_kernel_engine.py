@@ -86,7 +86,7 @@ def test_a_node_selector_that_the_node_meets_makes_no_other_pod(tmp_path: Path) 
     shared = Shared(
         cast("Cluster", _Clock()), plan, Stage(namespaces_of("hpc-run"), {}), Seen(), lambda _: None, lambda: False
     )
-    pod = {"kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": []}}
+    pod: dict[str, Any] = {"kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": []}}
     record = {"sent": [pod], "kubernetes": {"pod": {**pod, "spec": {**pod["spec"], "nodeSelector": {"pool": "a"}}}}}
 
     def changed(pool: str) -> tuple[str, str] | None:

@@ -6,6 +6,7 @@ cluster that plays what a kubelet says.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from conformance._suite.observe.awaiting import Awaiting, Patience
 from conformance._suite.observe.plan import Plan, Stage, Trouble
 from conformance._suite.observe.seen import Seen
 from conformance._suite.preflight.clocks import clock_skew
-from conformance._suite.workload import Step
+from conformance._suite.workload import Step, load
 from tests.test_kernel_cluster import _serve
 
 if TYPE_CHECKING:
@@ -317,6 +318,9 @@ def test_a_second_try_needs_the_half_of_the_time() -> None:
         ("Error creating: Internal error occurred: failed calling webhook", False),
         ('Error creating: pods "x-" is forbidden: error looking up service account n/default: not found', False),
         ("Error creating: etcdserver: request timed out", False),
+        ('Error creating: pods "x-" is forbidden: status unknown for quota: q, resources: pods', False),
+        ('Error creating: pods "x-" is forbidden: not yet ready to handle request', False),
+        ('Error creating: pods "x-" is forbidden: exceeded quota: q, requested: pods=1', True),
     ],
 )
 def test_a_controllers_pod_that_is_refused_is_not_waited_for(said: str, denied: bool) -> None:
@@ -336,6 +340,32 @@ def test_a_controllers_pod_that_is_refused_is_not_waited_for(said: str, denied: 
         asyncio.run(run())
     if denied:
         assert (cast("Trouble", ended.value).code, said in str(ended.value)) == ("refused-by-api", True)
+
+
+@pytest.mark.parametrize(
+    ("reason", "said", "met"),
+    [
+        ("FailedCreate", 'Error creating: pods "x" is forbidden: violates PodSecurity "baseline:latest": a (b)', True),
+        ("SuccessfulCreate", "Created pod: p-x", True),
+        ("FailedCreate", 'Error creating: pods "x-" is forbidden: error looking up service account n/default', False),
+        ("FailedCreate", "Error creating: Internal error occurred: failed calling webhook", False),
+    ],
+)
+def test_the_event_that_is_waited_for_is_pod_securitys(reason: str, said: str, met: bool) -> None:
+    seen, (_, step) = Seen(), load("admission").steps
+    event = {
+        "metadata": {"uid": "e", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "involvedObject": {"kind": "DaemonSet", "name": "p"},
+        "type": "Warning", "reason": reason, "message": said,
+    }  # fmt: skip
+
+    async def run() -> None:
+        seen.event_changed("ADDED", event)
+        async with asyncio.timeout(0.1) as timer:
+            await Awaiting(cast("Cluster", None), PLAN, seen, step, "p", "", Patience(timer, 1)).until_met()
+
+    with contextlib.nullcontext() if met else pytest.raises(TimeoutError):
+        asyncio.run(run())
 
 
 def test_a_container_that_never_started_has_no_clock() -> None:

@@ -246,6 +246,15 @@ def test_what_is_added_beside_something_of_the_same_name_takes_nothing_away() ->
     assert "takes away spec.tolerations[a Exists NoSchedule]" in changes(sent, answered)[0]
 
 
+def test_of_variables_of_one_name_the_last_one_counts() -> None:
+    sent = host_process_pod("x:1")
+    sent["spec"]["containers"][0]["env"] *= 2
+    answered = admitted(sent)
+    assert changes(sent, answered) == ([], [])
+    answered["spec"]["containers"][0]["env"].append({"name": "PROBE", "value": "other"})
+    assert changes(sent, answered) == (["changes spec.containers[main].env[PROBE].value"], [])
+
+
 def test_a_node_selector_that_every_node_meets_may_be_added() -> None:
     """
     PodNodeSelector, OpenShift and others give every pod of a namespace one.
@@ -450,6 +459,26 @@ def test_a_webhook_that_comes_before_pod_security_hides_it() -> None:
     assert ordinary.startswith("an ordinary pod in namespace x-restricted would be refused: ")
     assert host_network.startswith("not Pod Security but another refuses a pod with hostNetwork in namespace x-restr")
     assert all(words in problem for problem in problems)
+
+
+def test_a_policy_that_knows_the_same_standards_hides_pod_security() -> None:
+    words = (
+        "admission webhook \"validate.kyverno.svc-fail\" denied the request: Validation rule 'standard' failed. "
+        'It violates PodSecurity "{}:latest": host namespaces (hostNetwork=true)'
+    )
+    answers = {
+        "POST /api/v1/namespaces/x/pods": refusal(words.format("privileged")),
+        "POST /api/v1/namespaces/x-baseline/pods": refusal(words.format("baseline")),
+    }
+    problems, _ = seen_inside(answers)
+    assert [problem.partition(" namespace x")[0] for problem in problems] == [
+        "a HostProcess pod in",
+        "an ordinary pod in",
+        "not Pod Security but another refuses a pod with hostNetwork in",
+    ]
+    # The same words with another code are not its own either.
+    (problem,), _ = seen_inside({"POST /api/v1/namespaces/x/pods": refusal(PSA.format(level="privileged"), 400)})
+    assert problem.startswith("a HostProcess pod in namespace x would be refused: 400 ")
 
 
 def test_a_webhook_that_takes_no_dry_run_is_named() -> None:

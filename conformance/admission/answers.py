@@ -8,15 +8,13 @@ import re
 from typing import TYPE_CHECKING
 
 from conformance import Unknown
+from conformance._suite.pod_security import refusing_level
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
     from conformance._suite.observation import Step
-
-VIOLATES = "violates PodSecurity "
-"""What Pod Security Admission, and nobody else, says in a refusal."""
 
 
 def causes(step: Step, request: str) -> list[str]:
@@ -29,7 +27,7 @@ def causes(step: Step, request: str) -> list[str]:
     answer = untouched(step, request)
     if answer["code"] == 422 and answer["reason"] == "Invalid" and _is_validations(answer):
         return sorted(f"{cause['field']}: {cause.get('message')}" for cause in answer["causes"])
-    if answer["code"] in {200, 201} or refused_by_pod_security(answer):
+    if answer["code"] in {200, 201} or refusing_level(answer["message"], answer["code"]):
         return []
     raise Unknown(f"{request}: neither validated nor admitted: {described(answer)}", "other-refusal")
 
@@ -52,13 +50,6 @@ def _is_validations(answer: Mapping[str, Any]) -> bool:
     """
     named = bool(answer["causes"]) and all(cause.get("field") for cause in answer["causes"])
     return named and not re.search(r"\bdenied (the )?request\b", answer["message"] or "")
-
-
-def refused_by_pod_security(answer: Mapping[str, Any]) -> bool:
-    """
-    Whether the request was refused, and by Pod Security Admission.
-    """
-    return answer["code"] == 403 and VIOLATES in (answer["message"] or "")
 
 
 def described(answer: Mapping[str, Any]) -> str:

@@ -36,7 +36,8 @@ STATUS_SECONDS = 5
 """By how much the status of a container that has ended may come later than what its end causes."""
 LOG_WINDOW = 4096
 """Characters at the end of a log in which a step's pattern is looked for."""
-_DENIAL, _NOT_YET = re.compile(r" is forbidden: | is invalid: |denied the request"), "error looking up service account"
+_DENIAL = re.compile(r" is forbidden: | is invalid: |denied the request")
+_NOT_YET = re.compile("error looking up service account|status unknown for quota|not yet ready to handle request")
 
 
 @dataclass(slots=True)
@@ -111,8 +112,12 @@ class Awaiting:
         return self.seen.pod_of(self.owner, self.node)
 
     def _event_seen(self) -> bool:
-        wanted = (self.step.event or {})["reason"]
-        return any(re.fullmatch(wanted, str(event["reason"])) for event in self.seen.events_of({self.owner}))
+        wanted = self.step.event or {}
+        return any(
+            re.fullmatch(wanted["reason"], str(event["reason"]))
+            and re.search(wanted.get("message", ""), str(event["message"]))
+            for event in self.seen.events_of({self.owner})
+        )
 
     async def _until(self, met: Callable[[], bool]) -> None:
         bell = self.seen.bell(self.owner, self.node)
@@ -238,7 +243,7 @@ def _denied(events: list[dict[str, Any]]) -> str | None:
     make because of something else, such as a webhook that does not answer, may still come.
     """
     said = [str(event["message"]) for event in events if event["reason"] == "FailedCreate"]
-    return next((text for text in reversed(said) if _DENIAL.search(text) and _NOT_YET not in text), None)
+    return next((text for text in reversed(said) if _DENIAL.search(text) and not _NOT_YET.search(text)), None)
 
 
 def log_path(pod: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from conformance._suite.cluster import JSON
 from conformance._suite.namespaces import ENFORCE_LABEL, ENFORCING, LEVELS, PREFLIGHT
+from conformance._suite.pod_security import refusing_level
 from conformance._suite.preflight.changes import changes, kind_changes
 from conformance._suite.preflight.needs import words
 from conformance._suite.preflight.selection import problem
@@ -146,7 +147,7 @@ def _refused(tried: Sequence[tuple[Trial, Answer]], levels: Mapping[str, str]) -
     reasons: dict[tuple[str, str], list[tuple[Trial, Answer]]] = {}
     for trial, answer in tried:
         # 409: it passed admission. What the namespace's own standard refuses is what the checks are about.
-        judged = f'violates PodSecurity "{levels[trial.namespace]}:' in answer.message
+        judged = refusing_level(answer.message, answer.code) == levels[trial.namespace]
         if answer.code not in {200, 201, 409} and not judged:
             reason = _OBJECT.sub("", answer.message) or str(answer.code)
             reasons.setdefault((trial.namespace, reason), []).append((trial, answer))
@@ -225,7 +226,7 @@ async def _canary(cluster: Cluster, key: str, namespace: str, needs: Needs, say:
     }
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": PREFLIGHT}, "spec": spec}
     answer = await _dry_run(cluster, f"/api/v1/namespaces/{namespace}/pods", pod)
-    if f'violates PodSecurity "{LEVELS[key]}:' in answer.message:
+    if refusing_level(answer.message, answer.code) == LEVELS[key]:
         return []
     judged = "so Pod Security cannot be judged"
     if answer.code != 201:
