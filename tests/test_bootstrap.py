@@ -88,7 +88,8 @@ def test_one_that_fails_says_why_in_one_line_of_ascii(text: str) -> None:
 @pytest.mark.parametrize("path", BOOTSTRAPS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_another_language_mode_is_said_first(path: Path) -> None:
     text = path.read_text(encoding="ascii")
-    _, output, _ = probe("$ExecutionContext.SessionState.LanguageMode = 'ConstrainedLanguage'\n" + text, WHOLE)
+    code, output, _ = probe("$ExecutionContext.SessionState.LanguageMode = 'ConstrainedLanguage'\n" + text, WHOLE)
+    assert code == 1
     assert output.splitlines()[0] == "<<<trouble language-mode: ConstrainedLanguage trouble>>>"
     assert "observation" not in output
     assert reason(output) == (

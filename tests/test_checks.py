@@ -257,13 +257,22 @@ WHOAMI = """<<<trouble language-mode: ConstrainedLanguage trouble>>>
 
 
 def test_where_no_script_may_run_whoami_says_who_ran() -> None:
-    assert whoami(WHOAMI) == {"sid": OWN, "groups": ["S-1-1-0", GROUP]}
+    assert whoami(WHOAMI) == {"sid": OWN, "groups": ["S-1-1-0", GROUP], "unclear": []}
     seen = local_accounts(None, LEFT)
     members = seen.step("members").data
     members["kubernetes"]["logs"] = {"member": WHOAMI}
     members["kubernetes"]["pod"]["status"]["containerStatuses"][0]["state"]["terminated"] = {"reason": "Error"}
     members["probeTrouble"] = {"member": {"code": "language-mode", "message": "ConstrainedLanguage"}}  # type: ignore[index]
     assert (verdict(group_gets_an_account, seen), verdict(account_is_gone, seen)) == ("green", "green")
+    german = WHOAMI.replace("Mandatory group, Enabled by default, Enabled group", "Verbindliche Gruppe, Aktiviert")
+    denies = WHOAMI.replace(
+        '1001","Mandatory group, Enabled by default, Enabled group', '1001","Group used for deny only'
+    )
+    nobody = WHOAMI.replace("S-1-1-0", "S-1-5-11")
+    without = "".join(line for line in WHOAMI.splitlines(keepends=True) if GROUP not in line)
+    for said, account in (german, "green"), (denies, "group-unclear"), (nobody, "group-unclear"), (without, "red"):
+        members["kubernetes"]["logs"] = {"member": said}
+        assert (verdict(group_gets_an_account, seen), verdict(account_is_gone, seen)) == (account, "green"), said
     for cut in (-2, -40, 170, 100, 60):
         assert whoami(WHOAMI[:cut]) is None, WHOAMI[:cut]
         members["kubernetes"]["logs"] = {"member": WHOAMI[:cut]}

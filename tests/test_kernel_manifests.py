@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -242,3 +243,24 @@ def test_the_reader_is_told_where_the_suite_itself_reaches_the_api_server(url: s
     (*_, (_, sent)) = _prepared(_work("volumes"), step, _plan("volumes", api_server=url), _stage())
     given = {one["name"]: one.get("value") for one in sent["spec"]["containers"][0]["env"]}
     assert (given["API_HOST"], given["API_PORT"]) == (host, port)
+
+
+@pytest.mark.parametrize(
+    ("changed", "others"),
+    [
+        ("bootstrap.ps1", {name for name in workload.names() if workload.load(name).probe}),
+        ("identity/probe.ps1", {name for name in workload.names() if workload.load(name).probe == "identity"}),
+        ("volumes/workload.toml", {"volumes"}),
+    ],
+)
+def test_a_digest_is_of_all_that_a_workload_runs(
+    changed: str, others: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "workloads"
+    shutil.copytree(workload.FOLDER, folder)
+    before = {name: workload.load(name).digest for name in workload.names()}
+    monkeypatch.setattr(workload, "FOLDER", folder)
+    (folder / changed).write_bytes((folder / changed).read_bytes() + b"\n# changed\n")
+    after = {name: workload.load.__wrapped__(name).digest for name in workload.names()}
+    assert {name for name in before if before[name] != after[name]} == others
+    assert others

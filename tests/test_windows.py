@@ -495,6 +495,16 @@ def test_a_machine_without_windows_powershell_is_told_apart(peer: Peer, monkeypa
 
 
 @sockets
+def test_a_machine_that_constrains_powershell_is_told_apart(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = b"<<<trouble language-mode: ConstrainedLanguage trouble>>>\r\n"
+    ran: list[bytes] = []
+    monkeypatch.setattr(wsman, "run_script", lambda _, stdin: ran.append(stdin) or (said, b"", 1))
+    with pytest.raises(TargetError, match=r"language-mode: ConstrainedLanguage — a policy .* exempt 'Administrator'"):
+        machine_at(peer).facts()
+    assert len(ran) == 1, "the next try changes nothing"
+
+
+@sockets
 def test_a_line_that_cmd_would_not_take_fails_as_it_does(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     line = encoded_bootstrap()
     # A line that cmd would take, but for the `cmd /c ` that WinRM puts ahead of it.

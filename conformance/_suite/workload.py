@@ -196,14 +196,14 @@ def load(name: str) -> Workload:
         steps.append(Step(**{**entry, "probes": tuple(entry.get("probes", ()))}, images=images))
     if not steps:
         raise SuiteError(f"workload {name} has no step")
-    own = "probe.ps1" if (folder / "probe.ps1").exists() else None
+    probe = table.get("probe") or (name if (folder / "probe.ps1").exists() else None)
     return Workload(
         name,
         Scope(table.get("scope", "node")),
         tuple(steps),
         tuple(table.get("markers", ())),
-        table.get("probe") or (name if own else None),
-        _digest(folder, table.get("probe")),
+        probe,
+        _digest(folder, probe),
     )
 
 
@@ -219,9 +219,9 @@ def _images(path: Path) -> set[str]:
 
 def _digest(folder: Path, probe: str | None) -> str:
     found = hashlib.sha256()
-    files = [path for path in folder.iterdir() if path.suffix in {".toml", ".yaml", ".ps1"}]
+    files = {path for path in folder.iterdir() if path.suffix in {".toml", ".yaml", ".ps1"}}
     if probe:
-        files.append(folder.parent / probe / "probe.ps1")
+        files |= {folder.parent / probe / "probe.ps1", folder.parent / "bootstrap.ps1"}
     for path in sorted(files):
         found.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return "sha256:" + found.hexdigest()

@@ -69,16 +69,22 @@ def sid_of(step: Step, container: str) -> str:
     return str(_who(step, container).known("sid"))
 
 
-def groups_of(step: Step, container: str) -> list[str]:
+def has_group(step: Step, container: str, group: str) -> bool:
     """
-    The SIDs of its groups. Where whoami.exe says them, those that only deny are among them.
+    Whether the group, a SID, is in force in its token. Raises Unknown where only whoami.exe lists it and may mean one
+    that denies alone.
     """
-    return list(_who(step, container).known("groups"))
+    who = _who(step, container)
+    if group in who.get("unclear", ()):
+        raise Unknown(f"whoami.exe lists {group} with other attributes than Everyone's", "group-unclear")
+    return group in who.known("groups")
 
 
 def whoami(log: str) -> Facts | None:
     """
-    What ``whoami /user /groups /fo csv /nh`` printed in a log, as ``sid`` and ``groups``; None where not all is there.
+    What ``whoami /user /groups /fo csv /nh`` printed in a log, as ``sid``, ``groups`` and ``unclear``; None where not
+    all is there. The attributes are translated: ``groups`` have the same ones as Everyone, who is in force in every
+    token that a log-on makes, the others are ``unclear``.
     """
     said, ended, _ = log.partition("trouble>>>")[2].partition("<<<whoami ended>>>")
     rows = [row for row in csv.reader(said.splitlines()) if row]
@@ -87,7 +93,12 @@ def whoami(log: str) -> Facts | None:
     whole = ended and len(users) == 1 and groups and len(rows) == len(sids)
     if not whole or not all(re.fullmatch(r"S-1(-[0-9]+)+", sid) for sid in sids):
         return None
-    return Facts(sid=sids[0], groups=sids[1:])
+    in_force = [row[3] for row in groups if row[2] == "S-1-1-0"]
+    return Facts(
+        sid=sids[0],
+        groups=[row[2] for row in groups if row[3] in in_force],
+        unclear=[row[2] for row in groups if row[3] not in in_force],
+    )
 
 
 def who_ran(step: Step, container: str) -> str:

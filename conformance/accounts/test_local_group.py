@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from conformance import Containerd, Defect, Level, Observation, Requirement, Unknown, check
-from conformance.accounts.log_ons import groups_of, refusal, refused_for_good, sid_of, who_ran
+from conformance.accounts.log_ons import has_group, refusal, refused_for_good, sid_of, who_ran
 
 if TYPE_CHECKING:
     from conformance._suite.observation import Facts
@@ -114,7 +114,7 @@ def test_a_group_gets_a_new_account_that_is_its_member(observation: Observation)
     seen = {
         "is an account of this machine": same_machine(account, group),
         "was there before": account in whole(prepared["localUsers"]),
-        "has the group in its token": group in groups_of(members, "member"),
+        "has the group in its token": has_group(members, "member", group),
     }
     assert seen == {
         "is an account of this machine": True,

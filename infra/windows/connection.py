@@ -230,10 +230,14 @@ class Connection:
             if found:
                 return self._result(name, json.loads(found[1]))
             silent += 1
-            if silent == _TRIES_WITHOUT_RESULT:
+            constrained = output.complaint.startswith("language-mode: ")
+            if constrained or silent == _TRIES_WITHOUT_RESULT:
                 raise TargetError(
                     f"{name} ended on {self._address} with code {output.code} and without a result: {output.complaint}",
-                    "is it a Windows Server with Windows PowerShell 5.1, and is nothing ending processes there?",
+                    "a policy (AppLocker, WDAC) keeps PowerShell from running scripts in its full language: exempt "
+                    f"{self._address.user!r}, or take another machine"
+                    if constrained
+                    else "is it a Windows Server with Windows PowerShell 5.1, and is nothing ending processes there?",
                 )
 
     def _result(self, name: str, result: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,10 @@ $ProgressPreference = 'SilentlyContinue'
 $ErrorActionPreference = 'Stop'
 try {
     $mode = "$($ExecutionContext.SessionState.LanguageMode)"
-    if ($mode -ne 'FullLanguage') { "<<<trouble language-mode: $mode trouble>>>" }
+    if ($mode -ne 'FullLanguage') {
+        "<<<trouble language-mode: $mode trouble>>>"
+        exit 1
+    }
     else {
         $code = 'script-damaged'
         $texts = @()
