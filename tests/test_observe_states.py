@@ -248,7 +248,13 @@ def test_a_probe_that_never_started_says_why_in_the_runtimes_words(shown: dict[s
     ("first", "log", "code", "said"),
     [
         (
-            {"terminated": {"reason": "StartError", "exitCode": 128, "message": "failed to bind target x"}},
+            {
+                "terminated": {
+                    "reason": "StartError",
+                    "exitCode": 128,
+                    "message": "failed to bind target x: The parameter is incorrect.",
+                }
+            },
             "",
             "not-started",
             "the container never started: StartError, exit code 128: failed to bind target x",

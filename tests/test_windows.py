@@ -498,7 +498,12 @@ def test_a_machine_without_windows_powershell_is_told_apart(peer: Peer, monkeypa
 def test_a_machine_that_constrains_powershell_is_told_apart(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     said = b"<<<trouble language-mode: ConstrainedLanguage trouble>>>\r\n"
     ran: list[bytes] = []
-    monkeypatch.setattr(wsman, "run_script", lambda _, stdin: ran.append(stdin) or (said, b"", 1))
+
+    def run(_: object, stdin: bytes) -> tuple[bytes, bytes, int]:
+        ran.append(stdin)
+        return said, b"", 1
+
+    monkeypatch.setattr(wsman, "run_script", run)
     with pytest.raises(TargetError, match=r"language-mode: ConstrainedLanguage — a policy .* exempt 'Administrator'"):
         machine_at(peer).facts()
     assert len(ran) == 1, "the next try changes nothing"

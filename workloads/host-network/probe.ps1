@@ -21,6 +21,12 @@ function Fact([string] $name, [string] $role, [scriptblock] $collect, [switch] $
     }
 }
 
+# 5.1 makes null of a property that cannot be read: where Windows always has a value, null is an error.
+function Known($value) {
+    if ($null -eq $value) { throw 'Windows PowerShell gave null where there must be a value' }
+    $value
+}
+
 Fact 'addresses' 'listen' {
     [Net.NetworkInformation.NetworkInterface]::GetAllNetworkInterfaces() |
         ForEach-Object { $_.GetIPProperties().UnicastAddresses } |
@@ -28,7 +34,7 @@ Fact 'addresses' 'listen' {
         Sort-Object
 } -List
 
-Fact 'hostName' 'listen' { [Net.Dns]::GetHostName() }
+Fact 'hostName' 'listen' { Known ([Net.Dns]::GetHostName()) }
 
 # Cut at 15 characters: for the record only.
 Fact 'computerName' 'listen' { $env:COMPUTERNAME }

@@ -35,7 +35,7 @@ Fact 'isAdministrator' {
     Known ($me.IsInRole([Security.Principal.WindowsBuiltInRole]::Administrator))
 }
 
-Fact 'hostName' { [Net.Dns]::GetHostName() }
+Fact 'hostName' { Known ([Net.Dns]::GetHostName()) }
 
 # One line, ASCII only: the console's code page must not matter.
 $json = ConvertTo-Json -InputObject $facts -Depth 8 -Compress

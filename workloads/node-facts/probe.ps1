@@ -10,6 +10,12 @@ function Fact([string] $name, [scriptblock] $collect) {
     }
 }
 
+# 5.1 makes null of a property that cannot be read, and 0 of null.
+function Known($value) {
+    if ($null -eq $value) { throw 'Windows PowerShell gave null where there must be a value' }
+    $value
+}
+
 # The binary that runs, wherever it was installed.
 function Get-ContainerdPath { (Get-Process -Name containerd -ErrorAction Stop | Select-Object -First 1).Path }
 
@@ -39,8 +45,8 @@ function Get-Binary([string] $path) {
 Fact 'windows' {
     $key = 'HKEY_LOCAL_MACHINE\SOFTWARE\Microsoft\Windows NT\CurrentVersion'
     [ordered]@{
-        build   = [int] [Microsoft.Win32.Registry]::GetValue($key, 'CurrentBuildNumber', $null)
-        ubr     = [int] [Microsoft.Win32.Registry]::GetValue($key, 'UBR', $null)
+        build   = [int] (Known ([Microsoft.Win32.Registry]::GetValue($key, 'CurrentBuildNumber', $null)))
+        ubr     = [int] (Known ([Microsoft.Win32.Registry]::GetValue($key, 'UBR', $null)))
         product = [Microsoft.Win32.Registry]::GetValue($key, 'ProductName', $null)
         edition = [Microsoft.Win32.Registry]::GetValue($key, 'EditionID', $null)
     }
