@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from conformance._suite import expiry
 from conformance._suite.cluster import JSON
 from conformance._suite.namespaces import ENFORCE_LABEL, ENFORCING, LEVELS, PREFLIGHT
 from conformance._suite.pod_security import refusing_level
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 HOST_PROCESS_POD, ORDINARY_POD = "a HostProcess pod", "an ordinary pod"
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
+_EXEMPT = f"exempt the namespace (those that a run makes have the label {expiry.RUN_LABEL})"
 _OBJECT = re.compile(r'^\S+ "[^"]*" is (forbidden|invalid): ')
 _NAME = re.compile(r"(?<=ontainers)\[[^]]*\]")
 DRY_RUN_SECONDS = 20
@@ -154,7 +156,7 @@ def _refused(tried: Sequence[tuple[Trial, Answer]], levels: Mapping[str, str]) -
     return [
         problem(
             f"{_whose(one for one, _ in those)} in namespace {namespace} would be refused: {words(those[0][1])}",
-            "exempt the namespace from the webhook or policy that says so",
+            f"{_EXEMPT} from the webhook or policy that says so",
         )
         for (namespace, _), those in reasons.items()
     ]
@@ -182,7 +184,7 @@ def _changed(tried: Sequence[tuple[Trial, Answer]], server: str, nodes: Sequence
     return [
         problem(
             f"admission in namespace {namespace} makes other pods of the suite's: {_listed(there, whose=True)}",
-            "exempt the namespace from the webhook or policy that does it",
+            f"{_EXEMPT} from the webhook or policy that does it",
         )
         for namespace, there in harmful.items()
     ]
@@ -234,7 +236,7 @@ async def _canary(cluster: Cluster, key: str, namespace: str, needs: Needs, say:
             problem(
                 f"not Pod Security but another refuses a pod with hostNetwork in namespace {namespace}, {judged}: "
                 f"{words(answer)}",
-                "exempt the namespace from what says so",
+                f"{_EXEMPT} from what says so",
             )
         ]
     there = await cluster.request("GET", f"/api/v1/namespaces/{namespace}")
