@@ -63,17 +63,20 @@ def test_where_there_is_no_report_the_claim_says_so(reported: Finished) -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        (lambda run: run["judging"]["nodes"].pop(), "another nodes"),
-        (lambda run: run["judging"]["nodes"][1].update(container_runtime="containerd://1.5.11+azure"), "another nodes"),
-        (lambda run: run["judging"]["nodes"][1].update(stated_containerd="1.5.11"), "another nodes"),
-        (lambda run: run["judging"]["cluster"].update(simulated=False), "another simulated"),
-        (lambda run: run["judging"]["cluster"].update(untested={"x": "cordoned"}), "another untested"),
-        (lambda run: run["judging"]["cluster"].update(server_version="v1.22.0"), "another serverVersion"),
-        (lambda run: run["judging"].update(run_id="another"), "another runId"),
-        (lambda run: run["judging"]["nodes"][1].update(machine_id="another"), "another nodes"),
-        (lambda run: run.update(defects=[]), "another simulatedDefects"),
-        (lambda run: run.update(expression="cpu_limit"), "another expression"),
-        (lambda run: run["judging"].update(started="2020-01-01T00:00:00+00:00"), "another SHA-256"),
+        (lambda run: run["judging"]["nodes"].pop(), "differ in nodes"),
+        (
+            lambda run: run["judging"]["nodes"][1].update(container_runtime="containerd://1.5.11+azure"),
+            "differ in nodes",
+        ),
+        (lambda run: run["judging"]["nodes"][1].update(stated_containerd="1.5.11"), "differ in nodes"),
+        (lambda run: run["judging"]["cluster"].update(simulated=False), "differ in simulated"),
+        (lambda run: run["judging"]["cluster"].update(untested={"x": "cordoned"}), "differ in untested"),
+        (lambda run: run["judging"]["cluster"].update(server_version="v1.22.0"), "differ in serverVersion"),
+        (lambda run: run["judging"].update(run_id="another"), "differ in runId"),
+        (lambda run: run["judging"]["nodes"][1].update(machine_id="another"), "differ in nodes"),
+        (lambda run: run.update(defects=[]), "differ in simulatedDefects"),
+        (lambda run: run.update(expression="cpu_limit"), "differ in expression"),
+        (lambda run: run["judging"].update(started="2020-01-01T00:00:00+00:00"), "differ in SHA-256"),
         (lambda run: run["judging"]["nodes"][1].update(name=5), "no run.json that can be read"),
         (lambda run: run.update(defects=5), "no run.json that can be read"),
     ],
@@ -133,7 +136,7 @@ def test_a_report_without_what_later_suites_say_is_refused_unless_its_run_is_as_
     change(folder / "run.json", lambda run: run["judging"].update(started="2020-01-01T00:00:00+00:00", run_digest=""))
     assert program.main(["judge", str(folder)]) == 2
     line = capsys.readouterr().err
-    assert ("missing or unknown: " + gone[0] if len(gone) == 1 else "another SHA-256") in line
+    assert ("missing or unknown: " + gone[0] if len(gone) == 1 else "differ in SHA-256") in line
     assert line.count("\n") == 1
 
 

@@ -88,7 +88,7 @@ def _reported(folder: Path, kept: Mapping[str, Any], judging: Judging, digest: s
         differing = ["SHA-256"]
     if differing:
         raise UsageError(
-            f"{folder}/run.json is not what its {report.NAME} was made from: another {', '.join(differing)}",
+            f"{folder}/run.json and its {report.NAME} are not of one run: they differ in {', '.join(differing)}",
             "judge a folder as its run left it",
         )
     return sums
